@@ -1,0 +1,1 @@
+//! Starting, probing and stopping serving stacks: simulated and external here, containers later.

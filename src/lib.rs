@@ -1,0 +1,22 @@
+//! Declarative experiment matrices for LLM serving stacks. A spec is validated into a plan; a plan is run into a journal;
+//! a journal and the units it committed are read into a report.
+
+pub mod clock;
+pub mod deploy;
+pub mod digest;
+pub mod event;
+pub mod exec;
+pub mod host;
+pub mod live;
+pub mod load;
+pub mod plan;
+pub mod report;
+pub mod sim;
+pub mod spec;
+pub mod stats;
+pub mod store;
+pub mod template;
+pub mod units;
+pub mod value;
+pub mod wire;
+pub mod workload;

@@ -1,0 +1,1 @@
+//! The load generator: streaming client, pacer, sample buffers.

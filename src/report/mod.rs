@@ -1,0 +1,1 @@
+//! Units and journals into tables and files.

@@ -1,0 +1,96 @@
+//! The parts of an experiment that are never hashed: how to run, what to judge by, what it costs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// `[run]`, after defaults, overrides and flags. An `[[override]]` may change it for the cells it matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunPolicy {
+    /// Valid samples that make a unit cached.
+    pub repeats: u32,
+    /// Engine starts that the repeats are spread over.
+    pub starts: u32,
+    /// Tries at each sample before the unit counts as failed.
+    pub attempts: u32,
+    /// From the start of the engine to its first token.
+    pub ready_timeout: Duration,
+    /// A single request.
+    pub request_timeout: Duration,
+    /// One sample, warm-up included.
+    pub measure_timeout: Duration,
+    /// Pause between two samples.
+    pub settle: Duration,
+    /// Share of failed requests above which a sample is invalid.
+    pub max_error_rate: f64,
+    /// A larger plan needs `--yes`.
+    pub max_units: u64,
+    pub max_age: Option<Duration>,
+    pub budget: Option<Duration>,
+    pub fail_fast: bool,
+    pub retry_failed: bool,
+    pub force: bool,
+    pub offline: bool,
+    pub simulate: bool,
+    pub gate: Option<String>,
+    pub parallel: u32,
+    pub devices: Vec<String>,
+    pub evict: bool,
+    pub float: Vec<String>,
+    /// Seed of the order within a round.
+    pub seed: u64,
+    /// URL that is told when a run ends; `${NAME}` is read from the environment.
+    pub webhook: Option<String>,
+}
+
+impl std::default::Default for RunPolicy {
+    fn default() -> Self {
+        RunPolicy {
+            repeats: 1,
+            starts: 1,
+            attempts: 2,
+            ready_timeout: Duration::from_secs(20 * 60),
+            request_timeout: Duration::from_secs(10 * 60),
+            measure_timeout: Duration::from_secs(60 * 60),
+            settle: Duration::ZERO,
+            max_error_rate: 0.01,
+            max_units: 500,
+            max_age: None,
+            budget: None,
+            fail_fast: false,
+            retry_failed: false,
+            force: false,
+            offline: false,
+            simulate: false,
+            gate: None,
+            parallel: 1,
+            devices: Vec::new(),
+            evict: false,
+            float: Vec::new(),
+            seed: 0,
+            webhook: None,
+        }
+    }
+}
+
+/// `[slo]`: limits by metric. `ttft`, `ttfo`, `tpot`, `itl`, `e2el` are per request (goodput); with a prefix `mean_`,
+/// `p50_` … `p99_` they are aggregate (search).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Slo(pub BTreeMap<String, Duration>);
+
+/// `[cost]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// US dollars per GPU and hour, by hardware class or a prefix of it (`h100` matches `h100-sxm-80gb`).
+    pub gpu_hour_usd: BTreeMap<String, f64>,
+}
+
+/// `[gate]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    pub against: Option<String>,
+    /// Metric column → allowed change, as written (`+10%`, `-5%`).
+    pub limits: BTreeMap<String, String>,
+}

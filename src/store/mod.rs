@@ -1,0 +1,1 @@
+//! Everything written under the artifacts directory.
