@@ -1,5 +1,7 @@
 //! From a validated spec to a plan: expansion, documents, ids, statuses and reasons. No clock, no network, no files.
 
+pub mod catalog;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
