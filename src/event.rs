@@ -1,4 +1,8 @@
-//! What happens in a run. One type feeds the terminal, the JSON lines, the journal and every later reader.
+//! What happens in a run. One type feeds the terminal, the JSON lines, the journal and every later reader; [`fold`] turns
+//! events into the state of the run, and [`live`] is what a display may read between two events.
+
+pub mod fold;
+pub mod live;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +60,12 @@ pub enum Event {
         stage: Stage,
         class: FailureClass,
         cause: String,
+        /// Which try at this start it was, from 1.
+        attempt: u32,
+        /// Another try follows.
+        retry: bool,
+        /// The end of the engine's log, redacted.
+        log_tail: Option<String>,
     },
     DeploymentStopped {
         deploy_id: DeployId,
@@ -63,11 +73,14 @@ pub enum Event {
     },
     SampleStarted {
         unit_id: UnitId,
+        /// The number that the sample gets when it is committed.
         sample: u32,
         attempt: u32,
         round: u32,
+        /// What people call the unit: its container and the parameters that vary.
         name: String,
     },
+    /// A sample is committed: what it measured is in `result.json`.
     SampleFinished {
         unit_id: UnitId,
         sample: u32,
@@ -85,6 +98,8 @@ pub enum Event {
         stage: Stage,
         class: FailureClass,
         cause: String,
+        /// Another try follows in this run.
+        retry: bool,
     },
     /// The unit's deployment failed, so it could not be measured.
     UnitBlocked {
@@ -95,13 +110,66 @@ pub enum Event {
     UnitTaken {
         unit_id: UnitId,
     },
+    /// Nothing more happens to the unit in this run. Every unit of the plan has exactly one of these.
+    UnitFinished {
+        unit_id: UnitId,
+        outcome: Outcome,
+    },
     Notice {
         message: String,
     },
+    /// The last event. Serialized flat: `{"event": "run_finished", "cached": 3, …, "exit_code": 0}`.
     RunFinished {
+        #[serde(flatten)]
         counts: Counts,
         exit_code: i32,
     },
+}
+
+/// How a unit ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "as", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It had its samples before, or another run measured them meanwhile.
+    Cached,
+    /// It has as many valid samples as were asked for.
+    Measured,
+    /// The last sample does not count, for this reason.
+    Invalid {
+        reason: String,
+    },
+    /// The attempts are used up, or there is no point in another.
+    Failed {
+        stage: Stage,
+        class: FailureClass,
+        cause: String,
+    },
+    /// Its deployment failed, for this cause.
+    Blocked {
+        cause: String,
+    },
+    Unsupported {
+        reason: String,
+    },
+    /// Left for another time: budget, fail-fast, interrupt.
+    NotRun {
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The word in the `status` column and in counts.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Cached => "cached",
+            Outcome::Measured => "measured",
+            Outcome::Invalid { .. } => "invalid",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Blocked { .. } => "blocked",
+            Outcome::Unsupported { .. } => "unsupported",
+            Outcome::NotRun { .. } => "not_run",
+        }
+    }
 }
 
 /// How the units of a run ended. Every unit is in exactly one.
@@ -115,6 +183,26 @@ pub struct Counts {
     pub unsupported: u64,
     /// Left for another time: budget, fail-fast, interrupt.
     pub not_run: u64,
+}
+
+impl Counts {
+    /// Counts one unit.
+    pub fn add(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Cached => self.cached += 1,
+            Outcome::Measured => self.measured += 1,
+            Outcome::Invalid { .. } => self.invalid += 1,
+            Outcome::Failed { .. } => self.failed += 1,
+            Outcome::Blocked { .. } => self.blocked += 1,
+            Outcome::Unsupported { .. } => self.unsupported += 1,
+            Outcome::NotRun { .. } => self.not_run += 1,
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        let Counts { cached, measured, invalid, failed, blocked, unsupported, not_run } = *self;
+        cached + measured + invalid + failed + blocked + unsupported + not_run
+    }
 }
 
 /// Where in its life a deployment or a sample was.
@@ -132,6 +220,22 @@ pub enum Stage {
     Stop,
 }
 
+impl Stage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Pull => "pull",
+            Stage::Create => "create",
+            Stage::Start => "start",
+            Stage::Ready => "ready",
+            Stage::Probe => "probe",
+            Stage::Warmup => "warmup",
+            Stage::Measure => "measure",
+            Stage::Commit => "commit",
+            Stage::Stop => "stop",
+        }
+    }
+}
+
 /// What a failure says about trying again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,4 +246,34 @@ pub enum FailureClass {
     Deterministic,
     /// The client could not measure it; runs again.
     Invalid,
+}
+
+impl FailureClass {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureClass::Infrastructure => "infrastructure",
+            FailureClass::Deterministic => "deterministic",
+            FailureClass::Invalid => "invalid",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_of_a_run_is_flat() {
+        let entry = Entry {
+            seq: 7,
+            at: "2026-11-24T06:15:00.000Z".into(),
+            event: Event::RunFinished { counts: Counts { cached: 3, failed: 1, ..Counts::default() }, exit_code: 5 },
+        };
+        let text = serde_json::to_string(&entry).unwrap();
+        assert_eq!(
+            text,
+            r#"{"seq":7,"at":"2026-11-24T06:15:00.000Z","event":"run_finished","cached":3,"measured":0,"invalid":0,"failed":1,"blocked":0,"unsupported":0,"not_run":0,"exit_code":5}"#
+        );
+        assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), entry);
+    }
 }

@@ -1,0 +1,260 @@
+//! The files of a unit and of a run as types. Each carries its schema number; readers accept the numbers they know.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{DeployId, UnitId};
+use crate::event::{Counts, FailureClass, Outcome, Stage};
+use crate::plan::Status;
+use crate::spec::policy::{Cost, Gate, Slo};
+use crate::stats::Summary;
+use crate::value::Value;
+
+/// Schema number of `unit.json`, `result.json` and `plan.json`.
+pub const SCHEMA: u32 = 1;
+
+/// Dotted parameter path → value: a cell as it stands in files.
+pub type CellRecord = BTreeMap<String, Value>;
+
+/// `unit.json`: what the unit is. Both ids can be recomputed from the documents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitRecord {
+    pub schema: u32,
+    pub unit_id: UnitId,
+    pub deploy_id: DeployId,
+    /// The canonical document that `unit_id` is made from.
+    pub unit: Value,
+    /// The canonical document that `deploy_id` is made from.
+    pub deploy: Value,
+    /// Whether the samples come from the simulated engine in place of a real one.
+    pub simulated: bool,
+    /// What result rows say of the unit; taken from the first experiment that planned it.
+    pub facts: UnitFacts,
+}
+
+/// What a result row says of a unit: derived from the cell, the deployment and the workload, kept so that a row can be
+/// written without planning again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnitFacts {
+    /// Experiment that the unit was first measured for.
+    pub experiment: String,
+    pub labels: Vec<(String, String)>,
+    pub cell: CellRecord,
+    pub model: String,
+    pub revision: Option<String>,
+    pub method: String,
+    pub engine: String,
+    pub image: Option<String>,
+    pub hardware: String,
+    pub gpus: u32,
+    pub tensor_parallel: Option<u32>,
+    pub pipeline_parallel: Option<u32>,
+    pub data_parallel: Option<u32>,
+    pub dtype: Option<String>,
+    pub quantization: Option<String>,
+    pub api: Option<String>,
+    /// Asked-for mean lengths, tokens.
+    pub isl: Option<u32>,
+    pub osl: Option<u32>,
+    pub concurrency: Option<u32>,
+    /// Requests per second; `None` is a closed loop.
+    pub request_rate: Option<f64>,
+    pub arrival: Option<String>,
+    pub requests: Option<u64>,
+    pub seed: Option<u64>,
+}
+
+/// `result.json`: what was measured. The truth; everything else can be made from it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitResult {
+    pub schema: u32,
+    pub unit_id: UnitId,
+    pub deploy_id: DeployId,
+    /// By number, upwards. Numbers are never used twice.
+    pub samples: Vec<SampleRecord>,
+    /// Failed attempts, oldest first.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// One repeat of a unit's measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleRecord {
+    /// Counts from 1 within the unit, upwards for ever. Its files are in `sample-{sample}/`.
+    pub sample: u32,
+    /// `{timestamp}-{experiment}` of the run that measured it.
+    pub run: String,
+    /// Tries it took in that run, from 1.
+    pub attempt: u32,
+    /// Engine start of the deployment in that run, from 1.
+    pub start: u32,
+    /// Round within the engine start, from 1.
+    pub round: u32,
+    /// RFC 3339 with milliseconds, UTC.
+    pub started_at: String,
+    pub finished_at: String,
+    /// Monotonic length from `started_at` to `finished_at`, warm-up included.
+    pub seconds: f64,
+    pub valid: bool,
+    pub invalid_reason: Option<String>,
+    pub simulated: bool,
+    pub summary: Summary,
+    #[serde(default)]
+    pub resources: Resources,
+    /// US dollars for the measured window at the price of the run's `[cost]`.
+    #[serde(default)]
+    pub cost_usd: Option<f64>,
+    /// The client's own error on this host, from its calibration; never subtracted.
+    #[serde(default)]
+    pub client_error_ttft_ms: Option<f64>,
+    #[serde(default)]
+    pub client_error_itl_ms: Option<f64>,
+    pub provenance: Provenance,
+}
+
+/// What the sample used, where it was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    pub gpu_power_mean_w: Option<f64>,
+    pub energy_j: Option<f64>,
+    pub gpu_memory_peak_mib: Option<f64>,
+    /// Share of the KV cache, 0 to 1.
+    pub kv_cache_usage_peak: Option<f64>,
+}
+
+/// A try that gave no sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// The number that the sample would have had.
+    pub sample: u32,
+    pub run: String,
+    pub attempt: u32,
+    /// Engine start, from 1.
+    pub start: u32,
+    pub started_at: String,
+    pub finished_at: String,
+    pub stage: Stage,
+    pub class: FailureClass,
+    pub cause: String,
+    /// The deployment failed, not this unit.
+    pub blocked: bool,
+    pub simulated: bool,
+    /// The end of the engine's log, redacted.
+    pub log_tail: Option<String>,
+    pub provenance: Provenance,
+}
+
+/// Where numbers come from. Recorded and compared, never part of an id. A field that does not apply, or that could not
+/// be learnt, is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Provenance {
+    pub tool_version: String,
+    pub tool_commit: Option<String>,
+    /// Commit of the experiment's repository, and whether it had uncommitted changes.
+    pub experiment_commit: Option<String>,
+    pub experiment_dirty: Option<bool>,
+    pub image_digest: Option<String>,
+    /// As the engine reports itself.
+    pub engine_version: Option<String>,
+    pub model_commit: Option<String>,
+    pub host: Option<String>,
+    pub kernel: Option<String>,
+    pub cpu: Option<String>,
+    /// Logical CPUs.
+    pub cpus: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    pub gpus: Vec<GpuRecord>,
+    pub driver: Option<String>,
+    pub docker_version: Option<String>,
+    /// How requests reached the engine, such as `loopback` or `https://host`.
+    pub network_path: Option<String>,
+    /// The template as rendered, as TOML.
+    pub template: Option<String>,
+}
+
+/// A GPU of the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GpuRecord {
+    pub name: String,
+    pub uuid: Option<String>,
+}
+
+/// `plan.json` of a run: what it meant to do, which samples it stands on, and how it ended. Written when the run starts and
+/// replaced when it ends; `finished_at` is `None` while it runs, and for one that died until the next start completes
+/// it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    pub schema: u32,
+    /// `{timestamp}-{experiment}`.
+    pub run: String,
+    /// The timestamp in the names of the run's files.
+    pub timestamp: String,
+    pub experiment: String,
+    pub description: Option<String>,
+    pub tags: Vec<String>,
+    pub simulated: bool,
+    pub started_at: String,
+    pub finished_at: Option<String>,
+    /// The run was killed; its units were read back by a later one.
+    pub died: bool,
+    /// Hardware classes and where each came from.
+    pub hardware: Vec<(String, String)>,
+    pub units: Vec<RunUnit>,
+    pub unsupported: Vec<RunUnsupported>,
+    pub slo: Slo,
+    pub cost: Cost,
+    pub gate: Gate,
+    pub warnings: Vec<String>,
+    pub counts: Option<Counts>,
+    pub exit_code: Option<i32>,
+    pub provenance: Provenance,
+}
+
+/// A unit in a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunUnit {
+    pub unit_id: UnitId,
+    pub deploy_id: DeployId,
+    /// `{model}_{method}_{engine}`: with the id, where its files are.
+    pub directory: String,
+    pub container: String,
+    /// What people call it: container and the parameters that vary.
+    pub name: String,
+    /// What its rows say, under this experiment's name and labels.
+    pub facts: UnitFacts,
+    /// Overridden SLOs, where they are not the run's.
+    pub slo: Option<Slo>,
+    /// Valid samples that were asked for.
+    pub repeats: u32,
+    /// Where the unit stood before the run.
+    pub status: Status,
+    /// Valid samples that the run stands on, by number: its own and cached ones.
+    pub samples: Vec<u32>,
+    /// Samples that this run measured and that do not count.
+    pub invalid_samples: Vec<u32>,
+    pub outcome: Option<Outcome>,
+}
+
+/// A cell that no stack could honour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunUnsupported {
+    pub cell: CellRecord,
+    pub labels: Vec<(String, String)>,
+    pub reason: String,
+}
+
+impl UnitResult {
+    pub fn empty(unit_id: UnitId, deploy_id: DeployId) -> UnitResult {
+        UnitResult { schema: SCHEMA, unit_id, deploy_id, samples: Vec::new(), attempts: Vec::new() }
+    }
+
+    /// The highest sample number in use, 0 without samples.
+    pub fn last_sample(&self) -> u32 {
+        self.samples.iter().map(|s| s.sample).max().unwrap_or(0)
+    }
+
+    pub fn sample(&self, number: u32) -> Option<&SampleRecord> {
+        self.samples.iter().find(|s| s.sample == number)
+    }
+}
