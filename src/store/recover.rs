@@ -87,10 +87,7 @@ impl Store {
         let mut added = 0;
         for directory in directories {
             let units = record.units.iter().zip(results).filter(|(u, _)| u.directory == directory);
-            let mut rows: Vec<(String, Row)> = units
-                .filter_map(|(u, r)| Some((u, r.as_ref()?)))
-                .flat_map(|(u, r)| rows_of(u, r, &record.run))
-                .collect();
+            let mut rows: Vec<(String, Row)> = units.flat_map(|(u, r)| rows_of(u, r, &record.run)).collect();
             rows.sort_by(|a, b| a.0.cmp(&b.0));
             let path = self.csv_path(directory, &record.timestamp);
             if rows.is_empty() && !path.exists() {
