@@ -11,6 +11,9 @@ pub fn register(env: &mut Environment<'static>) {
     env.add_function("flags", flags);
     env.add_function("merge", merge);
     env.add_function("unsupported", unsupported);
+    env.add_function("snake", snake);
+    env.add_filter("compact", compact);
+    env.add_filter("shell", to_shell);
     env.add_filter("toml", to_toml);
     env.add_filter("json", to_json);
 }
@@ -37,14 +40,58 @@ fn flag(name: String, value: Value) -> Result<Vec<String>, Error> {
     })
 }
 
-fn flags(table: Value) -> Result<Vec<String>, Error> {
+/// With `off`, an entry that is false is `--{off}NAME`: for engines whose switches are pairs such as `--x` and `--no-x`.
+fn flags(table: Value, off: Option<String>) -> Result<Vec<String>, Error> {
     let mut out = Vec::new();
     if matches!(table.kind(), ValueKind::None | ValueKind::Undefined) {
         return Ok(out);
     }
     for key in table.try_iter()? {
         let value = table.get_item(&key)?;
-        out.extend(flag(format!("--{}", key.to_string().replace('_', "-")), value)?);
+        let name = key.to_string().replace('_', "-");
+        match &off {
+            Some(off) if value.kind() == ValueKind::Bool && !value.is_true() => out.push(format!("--{off}{name}")),
+            _ => out.extend(flag(format!("--{name}"), value)?),
+        }
+    }
+    Ok(out)
+}
+
+/// Top-level names with `-` written as `_`, as Python arguments and YAML keys want them. Names below are data.
+fn snake(table: Value) -> Result<Value, Error> {
+    let mut out = serde_json::Map::new();
+    if !matches!(table.kind(), ValueKind::None | ValueKind::Undefined) {
+        for key in table.try_iter()? {
+            let value = serde_json::to_value(table.get_item(&key)?)
+                .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+            out.insert(key.to_string().replace('-', "_"), value);
+        }
+    }
+    Ok(Value::from(minijinja::value::Serde(out)))
+}
+
+/// Without the entries that are none, at every depth.
+fn compact(value: Value) -> Result<Value, Error> {
+    let json = serde_json::to_value(&value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    Ok(Value::from(minijinja::value::Serde(without_nulls(json))))
+}
+
+/// A list of words as one line that a POSIX shell (or Python's `shlex`) splits into the same words.
+fn to_shell(words: Value) -> Result<String, Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    let mut out = String::new();
+    for word in words.try_iter()? {
+        let word = word.to_string();
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        if !word.is_empty() && word.chars().all(plain) {
+            out.push_str(&word);
+        } else {
+            out.push('\'');
+            out.push_str(&word.replace('\'', "'\\''"));
+            out.push('\'');
+        }
     }
     Ok(out)
 }

@@ -5,8 +5,12 @@
 //! |---|---|
 //! | `flag(name, value)` | `[]` for none and false, `[name]` for true, else `[name, text]`; a table is JSON |
 //! | `flags(table)` | every entry of a table as flags, `max_num_seqs` as `--max-num-seqs` |
+//! | `flags(table, "no-")` | the same; an entry that is false is `--no-NAME` |
+//! | `snake(table)` | top-level names with `_` for `-`; none is an empty table |
 //! | `merge(a, b, …)` | tables merged in depth, later wins, lists replace |
 //! | `unsupported(reason)` | refuses the cell: `plan` lists it with the reason |
+//! | `table \| compact` | without the entries that are none |
+//! | `words \| shell` | one line that a shell splits into the same words |
 //! | `value \| toml` | a TOML literal |
 //! | `value \| json` | JSON, which is YAML too |
 

@@ -13,6 +13,9 @@ use crate::wire::ApiSpec;
 pub struct DeploySpec {
     /// How the server is spoken to.
     pub api: ApiSpec,
+    /// The name of the model in requests, where the template decides it.
+    #[serde(default)]
+    pub served_model: Option<String>,
     /// A container to start.
     #[serde(default)]
     pub container: Option<ContainerSpec>,
