@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod deploy;
+pub mod diag;
 pub mod digest;
 pub mod event;
 pub mod exec;

@@ -1,6 +1,9 @@
 //! From a validated spec to a plan: expansion, documents, ids, statuses and reasons. No clock, no network, no files.
 
 pub mod catalog;
+mod expand;
+pub mod paths;
+mod work;
 
 use std::sync::Arc;
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::value::Value;
+
 /// `[run]`, after defaults, overrides and flags. An `[[override]]` may change it for the cells it matches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunPolicy {
@@ -90,7 +92,10 @@ pub struct Cost {
 /// `[gate]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gate {
-    pub against: Option<String>,
+    /// A baseline name, or the coordinates of another layer to compare with.
+    pub against: Option<Value>,
+    /// The cell that is measured first and last, to tell drift from regression.
+    pub control: Option<Value>,
     /// Metric column → allowed change, as written (`+10%`, `-5%`).
     pub limits: BTreeMap<String, String>,
 }

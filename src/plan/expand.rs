@@ -1,0 +1,322 @@
+//! Expansion: defaults → product of axes and `vary` → overrides → expressions → exclude → `--set`.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::paths::{PathId, Paths};
+use super::work::{EvalError, Labels, Scope, Work};
+use crate::diag::{Diagnostic, did_you_mean};
+use crate::spec::Spec;
+use crate::spec::block::{Assignment, Axis, Block, Product, SearchAxis};
+use crate::spec::expr::Term;
+use crate::spec::predicate::{Op, Predicate, Subject};
+use crate::spec::types::Vocabulary;
+use crate::value::Value;
+
+/// Most cells one experiment may expand to.
+pub const MAX_CELLS: u64 = 1_000_000;
+/// Problems after which expansion stops looking for more.
+const MAX_PROBLEMS: usize = 50;
+
+/// A cell, every parameter with its value.
+#[derive(Debug)]
+pub struct Expanded {
+    /// Set parameters, sorted by path; defaults are not filled in.
+    pub values: Vec<(Arc<str>, Value)>,
+    pub labels: Labels,
+    /// Index of the block it came from.
+    pub block: u32,
+    /// Overrides with `run` or `slo` that matched, in order.
+    pub policies: Arc<[u16]>,
+    pub search: Option<Arc<SearchAxis>>,
+}
+
+/// Expands a spec. Problems of several cells at one place are reported once.
+pub fn expand(
+    spec: &Spec,
+    words: &Vocabulary,
+    paths: &Paths,
+    set: &[Assignment],
+) -> Result<Vec<Expanded>, Vec<Diagnostic>> {
+    too_many(spec)?;
+    let scope = Scope { paths, words, open: RefCell::new(Vec::new()) };
+    let mut e = Expander {
+        spec,
+        scope,
+        set,
+        out: Vec::new(),
+        problems: Vec::new(),
+        reported: HashSet::new(),
+        overrides: spec.overrides.iter().map(|o| Usage::new(o.when.as_ref())).collect(),
+        policies: HashMap::new(),
+        searches: HashMap::new(),
+    };
+    for (index, block) in spec.blocks.iter().enumerate() {
+        e.block(index as u32, block);
+    }
+    e.unused_overrides();
+    if e.problems.is_empty() { Ok(e.out) } else { Err(e.problems) }
+}
+
+fn too_many(spec: &Spec) -> Result<(), Vec<Diagnostic>> {
+    let total = spec.blocks.iter().fold(0u64, |n, b| n.saturating_add(b.product.count()));
+    if total <= MAX_CELLS {
+        return Ok(());
+    }
+    let largest = spec.blocks.iter().max_by_key(|b| b.product.count()).expect("a total needs a block");
+    let sizes: Vec<String> = largest.product.axes.iter().map(|a| format!("{} {}", a.name, axis_len(a))).collect();
+    let span = largest.product.axes.first().map_or(largest.span.clone(), |a| a.span.clone());
+    let message = format!("the experiment expands to {total} cells; the limit is {MAX_CELLS}");
+    let help = format!(
+        "the largest block is a product of: {}; fewer values, or several smaller blocks, make it plannable",
+        sizes.join(" × ")
+    );
+    Err(vec![Diagnostic::new("too_many_cells", message).at(&spec.source, span).help(help)])
+}
+
+fn axis_len(axis: &Axis) -> u64 {
+    axis.points.iter().map(|p| p.product.count()).sum()
+}
+
+/// What a rule has met so far.
+struct Usage {
+    matched: bool,
+    /// By clause, by value: whether some cell had it.
+    seen: Vec<Vec<bool>>,
+}
+
+impl Usage {
+    fn new(predicate: Option<&Predicate>) -> Usage {
+        let seen = predicate.map_or_else(Vec::new, |p| p.clauses.iter().map(|c| vec![false; c.values.len()]).collect());
+        Usage { matched: false, seen }
+    }
+
+    fn test(&mut self, work: &Work, scope: &Scope, predicate: Option<&Predicate>) -> Result<bool, EvalError> {
+        let holds = match predicate {
+            None => true,
+            Some(p) => work.matches(scope, p, |c, v| self.seen[c][v] = true)?,
+        };
+        self.matched |= holds;
+        Ok(holds)
+    }
+}
+
+struct Expander<'a> {
+    spec: &'a Spec,
+    scope: Scope<'a>,
+    set: &'a [Assignment],
+    out: Vec<Expanded>,
+    problems: Vec<Diagnostic>,
+    reported: HashSet<(usize, &'static str)>,
+    overrides: Vec<Usage>,
+    policies: HashMap<Vec<u16>, Arc<[u16]>>,
+    searches: HashMap<usize, Arc<SearchAxis>>,
+}
+
+/// What stands below a point of the product tree: axes still to be chosen from.
+type Pending<'s> = Vec<&'s Axis>;
+
+impl<'a> Expander<'a> {
+    fn block(&mut self, index: u32, block: &'a Block) {
+        let mut work = Work::new(self.scope.paths);
+        self.assign(&mut work, &self.spec.defaults);
+        let mut uses: Vec<Usage> = block.exclude.iter().map(|p| Usage::new(Some(p))).collect();
+        let before = self.out.len();
+        let problems = self.problems.len();
+        self.descend(index, block, work, &block.product, Vec::new(), None, &mut uses);
+        if self.problems.len() > problems {
+            return;
+        }
+        for (rule, usage) in block.exclude.iter().zip(&uses) {
+            self.unused(rule, usage, "exclude", &rule.span, Some(block));
+        }
+        if self.out.len() == before {
+            let message = "no cell of this block survives its `exclude` rules";
+            let problem = Diagnostic::new("empty_block", message).help("loosen a rule, or remove the block");
+            self.report(problem, block.span.clone());
+        }
+    }
+
+    fn assign(&self, work: &mut Work, list: &[Assignment]) {
+        for a in list {
+            work.set(self.scope.paths, self.scope.paths.id(&a.path), a.term.clone());
+        }
+    }
+
+    /// Applies a product's fixed values, then goes through its axes and those still pending from above.
+    #[expect(clippy::too_many_arguments, reason = "one recursion, its whole state")]
+    fn descend(
+        &mut self,
+        index: u32,
+        block: &'a Block,
+        mut work: Work,
+        product: &'a Product,
+        mut pending: Pending<'a>,
+        mut search: Option<&'a SearchAxis>,
+        uses: &mut [Usage],
+    ) {
+        self.assign(&mut work, &product.fixed);
+        search = product.searches.first().or(search);
+        // The last pending axis is chosen next, so the first one written varies slowest.
+        pending.extend(product.axes.iter().rev());
+        let Some(axis) = pending.pop() else {
+            return self.leaf(index, block, work, search, uses);
+        };
+        for point in &axis.points {
+            if self.problems.len() >= MAX_PROBLEMS {
+                return;
+            }
+            let mut work = work.clone();
+            if let Some(label) = &point.label {
+                work.labels.push((axis.name.clone(), label.clone()));
+            }
+            self.descend(index, block, work, &point.product, pending.clone(), search, uses);
+        }
+    }
+
+    fn leaf(&mut self, index: u32, block: &Block, mut work: Work, search: Option<&SearchAxis>, uses: &mut [Usage]) {
+        match self.settle(block, &mut work, uses) {
+            Err(e) => self.report(e.diagnostic, e.span),
+            Ok(None) => {}
+            Ok(Some(policies)) => {
+                for a in self.set {
+                    let id = self.scope.paths.id(&a.path);
+                    work.set(self.scope.paths, id, a.term.clone());
+                }
+                let search = search.filter(|s| !self.set.iter().any(|a| a.path == s.path));
+                let search = search.map(|s| {
+                    self.searches.entry(std::ptr::from_ref(s).addr()).or_insert_with(|| Arc::new(s.clone())).clone()
+                });
+                let policies = match self.policies.get(&policies) {
+                    Some(shared) => shared.clone(),
+                    None => {
+                        let shared: Arc<[u16]> = policies.as_slice().into();
+                        self.policies.insert(policies, shared.clone());
+                        shared
+                    }
+                };
+                let values = work.values(self.scope.paths);
+                self.out.push(Expanded { values, labels: work.labels, block: index, policies, search });
+            }
+        }
+    }
+
+    /// Overrides, expressions, exclude. `None` is an excluded cell.
+    fn settle(&mut self, block: &Block, work: &mut Work, uses: &mut [Usage]) -> Result<Option<Vec<u16>>, EvalError> {
+        let mut policies = Vec::new();
+        for (i, rule) in self.spec.overrides.iter().enumerate() {
+            if !self.overrides[i].test(work, &self.scope, rule.when.as_ref())? {
+                continue;
+            }
+            for a in &rule.set {
+                let id = self.scope.paths.id(&a.path);
+                work.set(self.scope.paths, id, a.term.clone());
+            }
+            for path in &rule.unset {
+                work.unset(self.scope.paths, path);
+            }
+            if !rule.run.is_empty() || rule.slo.is_some() {
+                policies.push(i as u16);
+            }
+        }
+        work.evaluate(&self.scope)?;
+        let mut excluded = false;
+        for (rule, usage) in block.exclude.iter().zip(uses) {
+            excluded |= usage.test(work, &self.scope, Some(rule))?;
+        }
+        Ok((!excluded).then_some(policies))
+    }
+
+    fn report(&mut self, problem: Diagnostic, span: Range<usize>) {
+        if self.reported.insert((span.start, problem.code)) {
+            self.problems.push(problem.at(&self.spec.source, span));
+        }
+    }
+
+    fn unused_overrides(&mut self) {
+        if !self.problems.is_empty() {
+            return;
+        }
+        let overrides = std::mem::take(&mut self.overrides);
+        for (rule, usage) in self.spec.overrides.iter().zip(&overrides) {
+            if let Some(when) = &rule.when {
+                self.unused(when, usage, "when", &when.span, None);
+            }
+        }
+    }
+
+    /// A rule that matches nothing is a mistake, and so is a listed value that no cell has.
+    fn unused(&mut self, rule: &Predicate, usage: &Usage, what: &str, span: &Range<usize>, block: Option<&Block>) {
+        let mut named = false;
+        for (clause, seen) in rule.clauses.iter().zip(&usage.seen) {
+            for ((term, value_span), seen) in clause.values.iter().zip(seen) {
+                let (Term::Fixed(value), false, Op::Eq) = (term, *seen, clause.op) else { continue };
+                let known = self.known_values(&clause.subject, block);
+                let name = clause.subject.name();
+                let help =
+                    value.as_str().and_then(|v| did_you_mean(v, known.iter().map(String::as_str))).or_else(|| {
+                        (!known.is_empty() && known.len() <= 12).then(|| format!("the cells have {}", known.join(", ")))
+                    });
+                let message = format!("no cell has `{name}` = {value}, so this value of `{what}` matches nothing");
+                self.report(Diagnostic::new("matches_nothing", message).maybe_help(help), value_span.clone());
+                named = true;
+            }
+        }
+        if !usage.matched && !named {
+            let message = format!("this `{what}` rule matches no cell");
+            let help = "every part holds for some cell, but never all at once; loosen it, or remove it";
+            self.report(Diagnostic::new("matches_nothing", message).help(help), span.clone());
+        }
+    }
+
+    /// Values that a parameter or labelled axis is given anywhere in the file; only for messages.
+    fn known_values(&self, subject: &Subject, block: Option<&Block>) -> Vec<String> {
+        let mut out = BTreeSet::new();
+        let blocks = block.map_or_else(|| self.spec.blocks.iter().collect::<Vec<_>>(), |b| vec![b]);
+        for b in blocks {
+            collect_values(&b.product, subject, &mut out);
+        }
+        if let Subject::Param(path) = subject {
+            let fixed = self.spec.defaults.iter().chain(self.spec.overrides.iter().flat_map(|o| &o.set));
+            out.extend(fixed.filter(|a| a.path == *path).filter_map(|a| a.term.fixed()).map(Value::to_string));
+        }
+        out.into_iter().collect()
+    }
+}
+
+fn collect_values(product: &Product, subject: &Subject, out: &mut BTreeSet<String>) {
+    if let Subject::Param(path) = subject {
+        out.extend(
+            product.fixed.iter().filter(|a| a.path == *path).filter_map(|a| a.term.fixed()).map(Value::to_string),
+        );
+    }
+    for axis in &product.axes {
+        for point in &axis.points {
+            if let (Subject::Label(name), Some(label)) = (subject, &point.label)
+                && *name == axis.name
+            {
+                out.insert(label.to_string());
+            }
+            collect_values(&point.product, subject, out);
+        }
+    }
+}
+
+/// Whether a finished cell matches; used by `--only`.
+pub fn matches(
+    values: &[(Arc<str>, Value)],
+    labels: &Labels,
+    predicate: &Predicate,
+    paths: &Paths,
+    words: &Vocabulary,
+) -> bool {
+    let mut work = Work::new(paths);
+    for (path, value) in values {
+        work.set(paths, paths.id(path), Term::Fixed(value.clone()));
+    }
+    work.labels = labels.clone();
+    let scope = Scope { paths, words, open: RefCell::new(Vec::<PathId>::new()) };
+    work.matches(&scope, predicate, |_, _| {}).unwrap_or(false)
+}
