@@ -64,6 +64,8 @@ pub enum Event {
         attempt: u32,
         /// Another try follows.
         retry: bool,
+        /// The host lacks what any deployment of this kind needs: no container engine, no GPU, no disk.
+        environment: bool,
         /// The end of the engine's log, redacted.
         log_tail: Option<String>,
     },

@@ -1,0 +1,225 @@
+//! `runs/{timestamp}-{experiment}/`: what one run meant to do, what happened, how it ended. A run is alive while the lock
+//! of its name is held; the lock's file goes away when the run has ended in good order.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::csv_file::ResultsCsv;
+use super::journal::JournalWriter;
+use super::lock::{Lock, TryLock};
+use super::record::{RunRecord, SCHEMA};
+use super::unit::{Versioned, read_json, to_json};
+use super::{Store, StoreError, atomic, read_dir_names};
+use crate::clock;
+
+pub(super) const PLAN_FILE: &str = "plan.json";
+const JOURNAL_FILE: &str = "journal.jsonl";
+/// Taken seconds in a row after which the clock, not the crowd, is to blame.
+const MAX_SHIFT: u32 = 3600;
+
+/// The directory of a live run and the results files that it has claimed.
+#[derive(Debug)]
+pub struct RunDir {
+    lock: Lock,
+    path: PathBuf,
+    timestamp: String,
+    /// By stack directory.
+    csv: BTreeMap<String, ResultsCsv>,
+}
+
+/// Paths inside a run's directory, live or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunFiles(PathBuf);
+
+impl RunFiles {
+    pub fn new(dir: impl Into<PathBuf>) -> RunFiles {
+        RunFiles(dir.into())
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn plan(&self) -> PathBuf {
+        self.0.join(PLAN_FILE)
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.0.join(JOURNAL_FILE)
+    }
+
+    pub fn summary(&self) -> PathBuf {
+        self.0.join("summary.md")
+    }
+
+    pub fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
+    pub fn junit(&self) -> PathBuf {
+        self.0.join("junit.xml")
+    }
+}
+
+impl Versioned for RunRecord {
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl Store {
+    /// Claims a name for a run at `now`, and the results file of each stack that it means to measure, all under one
+    /// timestamp: the first second for which every one of these names is free. `record` is handed the run's name and
+    /// timestamp and gives the `plan.json` that is written before anything else.
+    pub fn create_run(
+        &self,
+        experiment: &str,
+        now: Timestamp,
+        stacks: &[String],
+        record: impl Fn(&str, &str) -> RunRecord,
+    ) -> Result<(RunDir, RunRecord), StoreError> {
+        for shift in 0..MAX_SHIFT {
+            let at = now.saturating_add(SignedDuration::from_secs(shift.into())).unwrap_or(now);
+            if let Some(claimed) = self.try_claim(experiment, &clock::stamp(at), stacks, &record)? {
+                return Ok(claimed);
+            }
+        }
+        Err(StoreError::NoFreeName { root: self.root.clone(), timestamp: clock::stamp(now), tried: MAX_SHIFT })
+    }
+
+    fn try_claim(
+        &self,
+        experiment: &str,
+        timestamp: &str,
+        stacks: &[String],
+        record: &impl Fn(&str, &str) -> RunRecord,
+    ) -> Result<Option<(RunDir, RunRecord)>, StoreError> {
+        let run = format!("{timestamp}-{}", file_name(experiment));
+        let path = self.runs_dir().join(&run);
+        if path.exists() {
+            return Ok(None);
+        }
+        // The lock comes first, so that there is no moment in which a live run looks dead.
+        let TryLock::Held(lock) = Lock::attempt(&self.run_lock_path(&run))? else { return Ok(None) };
+        atomic::create_dir(&self.runs_dir())?;
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            // Another run had the name and has ended meanwhile; its lock's file is not ours to keep.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                return if RunFiles::new(&path).finished()? { lock.remove().map(|()| None) } else { Ok(None) };
+            }
+            Err(e) => return Err(StoreError::io("create the directory", &path)(e)),
+        }
+        let record = record(&run, timestamp);
+        atomic::write(&path.join(PLAN_FILE), &to_json(&record))?;
+        atomic::sync_dir(&self.runs_dir())?;
+        let mut dir = RunDir { lock, path, timestamp: timestamp.to_string(), csv: BTreeMap::new() };
+        for stack in stacks {
+            match ResultsCsv::claim(&self.csv_path(stack, timestamp))? {
+                Some(csv) => dir.csv.insert(stack.clone(), csv),
+                None => return dir.give_up().map(|()| None),
+            };
+        }
+        Ok(Some((dir, record)))
+    }
+
+    /// Names of all runs in the tree, oldest first.
+    pub fn runs(&self) -> Vec<String> {
+        let mut names = read_dir_names(&self.runs_dir());
+        names.retain(|n| !n.starts_with('.') && self.runs_dir().join(n).join(PLAN_FILE).is_file());
+        names.sort();
+        names
+    }
+
+    /// Paths of a run by its name.
+    pub fn run_files(&self, run: &str) -> RunFiles {
+        RunFiles::new(self.runs_dir().join(run))
+    }
+
+    /// Reads the `plan.json` of a run.
+    pub fn read_run(&self, run: &str) -> Result<RunRecord, StoreError> {
+        let path = self.run_files(run).plan();
+        match read_json::<RunRecord>(&path)? {
+            Some(Ok(record)) => Ok(record),
+            Some(Err(reason)) => Err(StoreError::Unreadable { path, reason }),
+            None => Err(StoreError::Unreadable { path, reason: "there is no such run".into() }),
+        }
+    }
+
+    /// Whether a process that is alive is at work on the run.
+    pub fn is_live(&self, run: &str) -> Result<bool, StoreError> {
+        let path = self.run_lock_path(run);
+        if !path.exists() {
+            return Ok(false);
+        }
+        Ok(matches!(Lock::attempt(&path)?, TryLock::Taken))
+    }
+}
+
+impl RunFiles {
+    fn finished(&self) -> Result<bool, StoreError> {
+        let record = read_json::<RunRecord>(&self.plan())?;
+        Ok(matches!(record, Some(Ok(record)) if record.finished_at.is_some()))
+    }
+}
+
+impl RunDir {
+    pub fn files(&self) -> RunFiles {
+        RunFiles::new(&self.path)
+    }
+
+    /// `20261124T061500Z`, the same in the names of all files of the run.
+    pub fn timestamp(&self) -> &str {
+        &self.timestamp
+    }
+
+    /// Starts the run's journal.
+    pub fn journal(&self) -> Result<JournalWriter, StoreError> {
+        JournalWriter::create(&self.files().journal())
+    }
+
+    /// The claimed results file of a stack.
+    pub fn csv(&mut self, stack: &str) -> Option<&mut ResultsCsv> {
+        self.csv.get_mut(stack)
+    }
+
+    /// Paths of the results files that hold rows or may still get some.
+    pub fn csv_paths(&self) -> Vec<PathBuf> {
+        self.csv.values().map(|csv| csv.path().to_path_buf()).collect()
+    }
+
+    /// Ends the run in good order: results files without rows are removed, `plan.json` is replaced by `record`, and the
+    /// lock goes away.
+    pub fn finish(self, record: &RunRecord) -> Result<RunFiles, StoreError> {
+        for csv in self.csv.into_values() {
+            csv.finish()?;
+        }
+        write_plan(&self.path, record)?;
+        self.lock.remove()?;
+        Ok(RunFiles(self.path))
+    }
+
+    /// Takes every claim back.
+    fn give_up(self) -> Result<(), StoreError> {
+        for csv in self.csv.into_values() {
+            csv.finish()?;
+        }
+        atomic::remove(&self.path)?;
+        self.lock.remove()
+    }
+}
+
+pub(super) fn write_plan(dir: &Path, record: &RunRecord) -> Result<(), StoreError> {
+    debug_assert_eq!(record.schema, SCHEMA);
+    atomic::write(&dir.join(PLAN_FILE), &to_json(record))
+}
+
+/// A name that is safe as part of a file's: anything outside `[A-Za-z0-9._-]` becomes `-`.
+fn file_name(text: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = text.chars().map(safe).take(96).collect();
+    if name.is_empty() { "experiment".into() } else { name }
+}
