@@ -47,7 +47,8 @@ pub fn build(request: &PlanRequest) -> Result<Plan, Vec<Diagnostic>> {
     let spec = request.spec;
     let paths = Paths::collect(spec, request.set, request.only.iter());
     if paths.len() > MAX_PATHS {
-        let message = format!("the experiment uses {} different parameter paths; the limit is {MAX_PATHS}", paths.len());
+        let message =
+            format!("the experiment uses {} different parameter paths; the limit is {MAX_PATHS}", paths.len());
         return Err(vec![Diagnostic::new("too_many_paths", message).at(&spec.source, 0..0)]);
     }
     let cells = expand::expand(spec, request.words, &paths, request.set).map_err(tidied)?;
@@ -215,7 +216,11 @@ impl<'a> Builder<'a> {
             return;
         }
         let hashed: Pairs = unit.into_iter().filter(|(p, _)| &**p != "dataset").collect();
-        let id = UnitId::of_canonical(&identity::unit_document(&self.plan.deployments[deployment].id, &hashed, dataset.as_ref()));
+        let id = UnitId::of_canonical(&identity::unit_document(
+            &self.plan.deployments[deployment].id,
+            &hashed,
+            dataset.as_ref(),
+        ));
         if !wanted || !self.seen.insert(id) {
             return;
         }
@@ -238,6 +243,8 @@ impl<'a> Builder<'a> {
             status: Status::New,
             reasons: Vec::new(),
             note: None,
+            valid_samples: 0,
+            history_seconds: None,
         });
     }
 
@@ -250,7 +257,8 @@ impl<'a> Builder<'a> {
                 let span = self.request.spec.blocks[block as usize].span.clone();
                 let message = format!("the data set `{path}` cannot be read: {e}");
                 let help = "a data set's path is relative to the experiment file";
-                self.problems.push(Diagnostic::new("unreadable_file", message).at(&self.request.spec.source, span).help(help));
+                self.problems
+                    .push(Diagnostic::new("unreadable_file", message).at(&self.request.spec.source, span).help(help));
                 None
             }
         }
@@ -260,7 +268,13 @@ impl<'a> Builder<'a> {
         let deploy_id = Resolver::unsupported_id(deploy);
         let unit_id = UnitId::of_canonical(&identity::unit_document(&deploy_id, unit, None));
         if self.seen.insert(unit_id) {
-            self.plan.unsupported.push(Unsupported { unit_id, deploy_id, cell: Cell(cell.values), labels: cell.labels, reason });
+            self.plan.unsupported.push(Unsupported {
+                unit_id,
+                deploy_id,
+                cell: Cell(cell.values),
+                labels: cell.labels,
+                reason,
+            });
         }
     }
 
@@ -324,8 +338,13 @@ impl<'a> Builder<'a> {
 
     /// Deployments that `--only` left without a unit go.
     fn drop_unused(&mut self) {
-        let used: BTreeSet<usize> =
-            self.plan.units.iter().map(|u| u.deployment).chain(self.plan.searches.iter().map(|s| s.deployment)).collect();
+        let used: BTreeSet<usize> = self
+            .plan
+            .units
+            .iter()
+            .map(|u| u.deployment)
+            .chain(self.plan.searches.iter().map(|s| s.deployment))
+            .collect();
         let new_index: HashMap<usize, usize> = used.iter().enumerate().map(|(new, old)| (*old, new)).collect();
         let mut i = 0;
         self.plan.deployments.retain(|_| {
@@ -355,7 +374,10 @@ impl<'a> Builder<'a> {
         }
         let mut classes: Vec<String> = Vec::new();
         for (class, source) in &self.plan.hardware {
-            if source != "detected" && !matches!(class.as_str(), "sim" | "external") && class != self.request.detected_hardware {
+            if source != "detected"
+                && !matches!(class.as_str(), "sim" | "external")
+                && class != self.request.detected_hardware
+            {
                 classes.push(class.clone());
             }
         }
@@ -444,7 +466,8 @@ fn check(cell: &Expanded) -> Result<(), Diagnostic> {
     for name in ["model", "method", "engine"] {
         if !has(name) {
             let message = format!("the cells of this block have no `{name}`");
-            return Err(Diagnostic::new("missing_parameter", message).help(format!("set `{name}` in the block or under [defaults]")));
+            return Err(Diagnostic::new("missing_parameter", message)
+                .help(format!("set `{name}` in the block or under [defaults]")));
         }
     }
     let conflict = |message: &str, help: &str| Err(Diagnostic::new("conflict", message).help(help));
@@ -460,10 +483,14 @@ fn check(cell: &Expanded) -> Result<(), Diagnostic> {
         return conflict("`dataset` gives the prompts, so `tokens.input` cannot", "remove one of them");
     }
     if !has("dataset") {
-        for (name, ok) in [("tokens.input", has("tokens.input") || has("tokens.input_range")), ("tokens.output", has("tokens.output"))] {
+        for (name, ok) in [
+            ("tokens.input", has("tokens.input") || has("tokens.input_range")),
+            ("tokens.output", has("tokens.output")),
+        ] {
             if !ok {
                 let help = "for example tokens = [{ input = 1024, output = 128 }]";
-                return Err(Diagnostic::new("missing_parameter", format!("the cells of this block have no `{name}`")).help(help));
+                return Err(Diagnostic::new("missing_parameter", format!("the cells of this block have no `{name}`"))
+                    .help(help));
             }
         }
     }

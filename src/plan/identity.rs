@@ -21,7 +21,18 @@ const MODEL_ROOT: &str = "/llmatrix/models";
 
 /// Parameters that every stack honours without its template: they are handled outside it.
 const HANDLED: &[&str] = &[
-    "model", "served_model", "method", "engine", "hardware", "gpus", "env", "assets", "container", "endpoint", "headers", "tls",
+    "model",
+    "served_model",
+    "method",
+    "engine",
+    "hardware",
+    "gpus",
+    "env",
+    "assets",
+    "container",
+    "endpoint",
+    "headers",
+    "tls",
 ];
 
 /// Content of local files, as the planner may ask for it.
@@ -143,7 +154,9 @@ impl<'a> Resolver<'a> {
         let (model, method, engine) = (text("model"), text("method"), text("engine"));
         let name = format!("{method}/{engine}");
         if !self.templates.contains(&method, &engine) {
-            return Err(Unresolved::Unsupported(format!("there is no template `templates/{name}.toml.j2`: {method} does not serve {engine}")));
+            return Err(Unresolved::Unsupported(format!(
+                "there is no template `templates/{name}.toml.j2`: {method} does not serve {engine}"
+            )));
         }
         let rendered = self.render(&name, pairs)?;
         self.honoured(&name, pairs, &rendered.spec)?;
@@ -163,7 +176,10 @@ impl<'a> Resolver<'a> {
             container: names::container(&model, &method, &engine),
             directory: names::directory(&model, &method, &engine),
             document,
-            served_model: get(pairs, "served_model").and_then(Value::as_str).map(str::to_string).or_else(|| spec.served_model.clone()),
+            served_model: get(pairs, "served_model")
+                .and_then(Value::as_str)
+                .map(str::to_string)
+                .or_else(|| spec.served_model.clone()),
             spec,
             model,
             method,
@@ -207,7 +223,9 @@ impl<'a> Resolver<'a> {
                 let message = e.to_string();
                 let undefined = message.split('`').nth(1).filter(|_| message.contains("undefined"));
                 let help = undefined.and_then(|u| crate::diag::did_you_mean(u, self.known.iter().copied()));
-                let help = help.or_else(|| undefined.map(|_| "a template sees the deploy parameters and its own `set` variables only".into()));
+                let help = help.or_else(|| {
+                    undefined.map(|_| "a template sees the deploy parameters and its own `set` variables only".into())
+                });
                 Unresolved::Broken("template_error", message, help)
             }
         })
@@ -223,7 +241,9 @@ impl<'a> Resolver<'a> {
             let ignored = spec.ignores.iter().any(|i| i == head || i == &**path);
             if !HANDLED.contains(&head) && !ignored && !self.templates.mentions(name, head) {
                 let stack = name.replace('/', " × ");
-                return Err(Unresolved::Unsupported(format!("{stack} cannot honour `{head}`: its template does not use it")));
+                return Err(Unresolved::Unsupported(format!(
+                    "{stack} cannot honour `{head}`: its template does not use it"
+                )));
             }
         }
         Ok(())
@@ -250,7 +270,16 @@ impl<'a> Resolver<'a> {
             return flavor.to_string();
         }
         let own = format!("{method}-{engine}");
-        let known = ["hf-vllm", "hf-sglang", "hf-trtllm", "triton-vllm", "triton-python", "triton-trtllm", "nim-vllm", "unim-vllm"];
+        let known = [
+            "hf-vllm",
+            "hf-sglang",
+            "hf-trtllm",
+            "triton-vllm",
+            "triton-python",
+            "triton-trtllm",
+            "nim-vllm",
+            "unim-vllm",
+        ];
         match (spec.api.dialect, engine) {
             _ if known.contains(&own.as_str()) => own,
             (Dialect::Openai, "sglang") => "hf-sglang".into(),
@@ -263,7 +292,12 @@ impl<'a> Resolver<'a> {
     }
 
     /// What references mean: locked digests, commits and contents, and every reference with whether it is locked.
-    fn locked(&self, pairs: &Pairs, spec: &DeploySpec, method: &str) -> Result<(Table, Vec<(Reference, bool)>), Unresolved> {
+    fn locked(
+        &self,
+        pairs: &Pairs,
+        spec: &DeploySpec,
+        method: &str,
+    ) -> Result<(Table, Vec<(Reference, bool)>), Unresolved> {
         let mut table = Table::new();
         let mut references = Vec::new();
         let mut refer = |kind, name: String, known: bool| references.push((Reference { kind, name }, known));

@@ -96,7 +96,8 @@ impl Lock {
     pub fn parse(text: &str) -> Result<Lock, toml::de::Error> {
         let lock: Lock = toml::from_str(text)?;
         if lock.version != VERSION {
-            let message = format!("version {} of the lock file is not known; this tool reads version {VERSION}", lock.version);
+            let message =
+                format!("version {} of the lock file is not known; this tool reads version {VERSION}", lock.version);
             return Err(serde::de::Error::custom(message));
         }
         Ok(lock)

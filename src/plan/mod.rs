@@ -1,12 +1,13 @@
 //! From a validated spec to a plan: expansion, documents, ids, statuses and reasons. No clock, no network, no files.
 
-pub mod catalog;
 pub mod build;
+pub mod catalog;
 mod expand;
 pub mod identity;
 pub mod lock;
 pub mod names;
 pub mod paths;
+pub mod status;
 mod work;
 
 use std::sync::Arc;
@@ -74,6 +75,10 @@ pub struct Unit {
     pub reasons: Vec<Reason>,
     /// A sentence that says more about the status.
     pub note: Option<String>,
+    /// Valid samples that the artifacts have.
+    pub valid_samples: u32,
+    /// Mean length of a sample of this unit so far.
+    pub history_seconds: Option<f64>,
 }
 
 /// What one engine start needs. Serializable: any process that reaches the artifacts can execute it.

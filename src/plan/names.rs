@@ -9,7 +9,8 @@ const MAX: usize = 96;
 /// becomes `-`, leading non-alphanumerics go; a local directory counts by its last component. Over 96 characters it is
 /// cut, with eight hexadecimal digits of the full name's hash.
 pub fn sanitize(name: &str) -> String {
-    let name = if super::lock::is_local(name) { name.trim_end_matches('/').rsplit('/').next().unwrap_or(name) } else { name };
+    let name =
+        if super::lock::is_local(name) { name.trim_end_matches('/').rsplit('/').next().unwrap_or(name) } else { name };
     let mut out = String::with_capacity(name.len());
     for c in name.chars() {
         match c {
