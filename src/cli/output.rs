@@ -100,6 +100,6 @@ pub fn width() -> usize {
 /// A plain table that copies well.
 pub fn table(header: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(header.to_vec());
+    table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec());
     table
 }

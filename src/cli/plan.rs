@@ -386,7 +386,7 @@ fn against(plan: &Plan, (name, old, differences): &Compared) -> String {
     for (why, n) in groups.iter().take(SHOWN) {
         let _ = writeln!(out, "  ~ {}: {why}", plural(*n, "unit"));
     }
-    for (sign, list, from) in [("+", &c.added, plan), ("-", &c.removed, *old)] {
+    for (sign, list, from) in [("+", &c.added, plan), ("-", &c.removed, old)] {
         for i in list.iter().take(SHOWN) {
             let unit = &from.units[*i];
             let _ = writeln!(out, "  {sign} {} {}", unit.id.short(8), from.deployments[unit.deployment].container);
