@@ -225,7 +225,7 @@ impl Prepared {
             templates: &self.templates,
             lock: &self.lock,
             contents,
-            detected_hardware: &crate::host::hardware::hardware_class(&crate::host::HostInfo::detect()),
+            detected_hardware: &crate::host::hardware::hardware_class(&crate::host::detect()),
             set: &set,
             only: &only,
             settings: &settings,
