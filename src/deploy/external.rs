@@ -58,7 +58,8 @@ impl ExternalDeployer {
         }
         let host = parsed.host_str().ok_or_else(|| bad("names no host"))?;
         let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        let network_path = if local { "loopback".into() } else { redactor.redact(&format!("{}://{host}", parsed.scheme())) };
+        let network_path =
+            if local { "loopback".into() } else { redactor.redact(&format!("{}://{host}", parsed.scheme())) };
         let header = |(name, value): &(String, String)| {
             resolve(value, &format!("headers.{name}"), &self.variables, &mut redactor).map(|v| (name.clone(), v))
         };
