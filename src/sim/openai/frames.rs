@@ -252,9 +252,9 @@ impl Frames {
         let mut message = json!({"role": "assistant", "content": text});
         if self.reasoning_left > 0 {
             self.reasoning = self.reasoning_left.min(totals.output);
-            let words: Vec<&str> = text.split_inclusive(' ').collect();
-            let cut: usize = words.iter().take(self.reasoning as usize).map(|w| w.len()).sum();
-            let (reasoning, content) = text.split_at(cut.min(text.len()));
+            // Every token with text starts with a space.
+            let cut = text.match_indices(' ').nth(self.reasoning as usize).map_or(text.len(), |(at, _)| at);
+            let (reasoning, content) = text.split_at(cut);
             message["content"] = content.into();
             message[self.reasoning_key()] = reasoning.into();
         }
