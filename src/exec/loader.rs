@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::deploy::Endpoint;
+use crate::digest::UnitId;
 use crate::spec::policy::Slo;
 use crate::stats::{Progress, Summary};
 use crate::wire::ApiSpec;
@@ -24,8 +25,10 @@ pub struct Job<'a> {
     pub gpus: u32,
     pub request_timeout: Duration,
     pub max_error_rate: f64,
-    /// Makes the prompts of each sample its own: equal for equal salts, different otherwise.
-    pub salt: u64,
+    /// Tells the prompts of this unit from those of any other.
+    pub unit: UnitId,
+    /// Number of the sample: each has its own prompts.
+    pub sample: u32,
     pub progress: Arc<Progress>,
     /// Ends the measurement early; it then returns an error.
     pub cancel: CancellationToken,
@@ -54,12 +57,7 @@ pub struct LoaderError {
 /// Measures.
 pub trait Loader: Send + Sync {
     /// Sends a one-token request, as readiness asks for. The error says what came back instead.
-    fn probe<'a>(
-        &'a self,
-        endpoint: &'a Endpoint,
-        api: &'a ApiSpec,
-        workload: &'a Workload,
-    ) -> BoxFuture<'a, Result<(), String>>;
+    fn probe<'a>(&'a self, endpoint: &'a Endpoint, api: &'a ApiSpec) -> BoxFuture<'a, Result<(), LoaderError>>;
 
     /// Warms up and measures one sample.
     fn measure<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Measurement, LoaderError>>;

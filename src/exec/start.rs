@@ -117,7 +117,7 @@ impl Group<'_> {
 
     async fn check(&self, engine: &dyn Engine) -> Result<(), Failure> {
         let Some(heaviest) = self.heaviest() else { return Ok(()) };
-        self.probe(engine, heaviest).await?;
+        self.probe(engine).await?;
         self.warm_up(engine, heaviest).await;
         // A warm-up that killed the engine is a failed start, also where its death is told a moment later.
         match engine.crashed().now_or_never() {
@@ -126,23 +126,29 @@ impl Group<'_> {
         }
     }
 
-    async fn probe(&self, engine: &dyn Engine, workload: &Workload) -> Result<(), Failure> {
+    /// A refusal is final; anything else may be an engine that is not quite there yet.
+    async fn probe(&self, engine: &dyn Engine) -> Result<(), Failure> {
         let mut seen = String::new();
         for probe in 0..PROBES {
             if probe > 0 {
                 tokio::time::sleep(PROBE_PAUSE).await;
             }
-            match self.context.loader.probe(engine.endpoint(), &self.work.deployment.spec.api, workload).await {
+            match self.context.loader.probe(engine.endpoint(), &self.work.deployment.spec.api).await {
                 Ok(()) => return Ok(()),
-                Err(e) => seen = e,
+                Err(e) if e.deterministic => {
+                    return Err(Failure { class: FailureClass::Deterministic, ..self.no_token(engine, &e.cause) });
+                }
+                Err(e) => seen = e.cause,
             }
         }
-        let cause = format!(
-            "{} is up but does not answer a one-token request: {}",
-            self.work.deployment.container,
-            engine.endpoint().redactor.redact(&seen)
-        );
-        Err(Failure::infrastructure(Stage::Probe, cause).with_log(engine.log_tail(50)))
+        Err(self.no_token(engine, &seen))
+    }
+
+    fn no_token(&self, engine: &dyn Engine, seen: &str) -> Failure {
+        let container = &self.work.deployment.container;
+        let seen = engine.endpoint().redactor.redact(seen);
+        let cause = format!("{container} is up but does not answer a one-token request: {seen}");
+        Failure::infrastructure(Stage::Probe, cause).with_log(engine.log_tail(50))
     }
 
     /// The first requests of an engine pay for what is compiled, captured and allocated on demand. What they measure is
@@ -168,7 +174,9 @@ impl Group<'_> {
             gpus: self.work.deployment.gpus,
             request_timeout: unit.policy.request_timeout,
             max_error_rate: 1.0,
-            salt: u64::MAX - u64::from(self.starts),
+            unit: unit.record.unit_id,
+            // Counted from the other end: never the prompts of a real sample.
+            sample: u32::MAX - self.starts,
             progress: Arc::default(),
             cancel: CancellationToken::new(),
             files: None,
