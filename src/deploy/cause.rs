@@ -25,7 +25,10 @@ pub const CAUSES: &[Cause] = &[
          `tensor_parallel`",
     ),
     cause(
-        &["No available memory for the cache blocks", "Not enough memory. Please try to increase --mem-fraction-static"],
+        &[
+            "No available memory for the cache blocks",
+            "Not enough memory. Please try to increase --mem-fraction-static",
+        ],
         Deterministic,
         "no GPU memory is left for the KV cache: raise `gpu_memory_utilization` or `tensor_parallel`",
     ),
@@ -55,7 +58,11 @@ pub const CAUSES: &[Cause] = &[
         "the model is gated: accept its licence and hand in a token (`env.HF_TOKEN = \"${HF_TOKEN}\"`)",
     ),
     cause(
-        &["RepositoryNotFoundError", "RevisionNotFoundError", "is not a local folder and is not a valid model identifier"],
+        &[
+            "RepositoryNotFoundError",
+            "RevisionNotFoundError",
+            "is not a local folder and is not a valid model identifier",
+        ],
         Deterministic,
         "there is no such model or revision: check `model` and `revision`",
     ),

@@ -27,14 +27,12 @@ impl ExternalDeployer {
         let mut endpoint = self.endpoint(deployment)?;
         let message = format!("waiting for {} to answer", endpoint.shown());
         progress(Progress { stage: Stage::Ready, message, fraction: None });
-        let asker = Asker::new(&endpoint, &deployment.spec.api)?;
-        asker.wait_ready(Some(PATIENCE)).await?;
-        let about = asker.about().await;
-        if deployment.served_model.is_none() && !about.models.iter().any(|m| *m == endpoint.model) {
-            if let Some(first) = about.models.into_iter().next() {
-                endpoint.model = first;
-            }
-        }
+        let about = {
+            let asker = Asker::new(&endpoint, &deployment.spec.api)?;
+            asker.wait_ready(Some(PATIENCE)).await?;
+            asker.about().await
+        };
+        endpoint.model = about.model_of(deployment, &endpoint.model);
         Ok(External { endpoint, version: about.version })
     }
 
@@ -58,7 +56,8 @@ impl ExternalDeployer {
         }
         let host = parsed.host_str().ok_or_else(|| bad("names no host"))?;
         let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        let network_path = if local { "loopback".into() } else { redactor.redact(&format!("{}://{host}", parsed.scheme())) };
+        let network_path =
+            if local { "loopback".into() } else { redactor.redact(&format!("{}://{host}", parsed.scheme())) };
         let header = |(name, value): &(String, String)| {
             resolve(value, &format!("headers.{name}"), &self.variables, &mut redactor).map(|v| (name.clone(), v))
         };
@@ -109,5 +108,84 @@ impl Engine for External {
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Failure>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::FailureClass;
+    use super::super::tests::deployment;
+    use super::*;
+
+    const API: &str =
+        "[api]\ndialect = \"openai\"\ndefault = \"chat\"\nhealth = \"/health\"\nmodels = \"/v1/models\"\n";
+
+    fn deployer() -> ExternalDeployer {
+        ExternalDeployer::new(Arc::new(|name| (name == "KEY").then(|| "hunter22".to_string())))
+    }
+
+    /// Answers each path of the script, once per connection, and gives back what it was asked.
+    async fn server(script: &'static [(&'static str, &'static str)]) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for (path, answer) in script {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let n = socket.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..n]).into_owned();
+                assert!(request.starts_with(&format!("GET {path} ")), "{request}");
+                seen.push(request);
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            }
+            seen
+        });
+        (url, serving)
+    }
+
+    #[tokio::test]
+    async fn a_server_is_waited_for_asked_and_left_alone() {
+        let (url, serving) = server(&[
+            ("/health", "HTTP/1.1 503 Loading\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+            ("/health", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+            (
+                "/v1/models",
+                "HTTP/1.1 200 OK\r\ncontent-length: 26\r\nconnection: close\r\n\r\n{\"data\": [{\"id\": \"other\"}]}",
+            ),
+        ])
+        .await;
+        let mut deployment = deployment(API);
+        deployment.endpoint = Some(url);
+        deployment.headers = vec![("authorization".into(), "Bearer ${KEY}".into())];
+        let engine = deployer().start(&deployment, &|_| {}).await.unwrap();
+        assert_eq!(engine.endpoint().network_path, "loopback");
+        assert!(!format!("{:?}", engine.endpoint()).contains("hunter22"));
+        engine.stop().await.unwrap();
+        for request in serving.await.unwrap() {
+            assert!(request.to_ascii_lowercase().contains("authorization: bearer hunter22"), "{request}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_resolved_or_reached_is_said_without_the_secret() {
+        let mut deployment = deployment(API);
+        deployment.endpoint = Some("http://${NOPE}:1".into());
+        let failure = deployer().start(&deployment, &|_| {}).await.err().unwrap();
+        assert_eq!((failure.stage, failure.class), (Stage::Create, FailureClass::Deterministic));
+        deployment.endpoint = Some("ftp://h".into());
+        let failure = deployer().start(&deployment, &|_| {}).await.err().unwrap();
+        assert!(failure.cause.contains("is not an http:// or https:// URL"), "{}", failure.cause);
+
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        deployment.endpoint = Some(format!("http://{closed}/${{KEY}}"));
+        tokio::time::pause();
+        let failure = deployer().start(&deployment, &|_| {}).await.err().unwrap();
+        assert_eq!((failure.stage, failure.class), (Stage::Ready, FailureClass::Infrastructure));
+        assert!(!failure.cause.contains("hunter22"), "{}", failure.cause);
     }
 }

@@ -174,3 +174,40 @@ fn no_containers(deployment: &Deployment) -> Failure {
         ),
     )
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::digest::DeployId;
+    use crate::value::Value;
+
+    /// A deployment of method `external` with the given specification.
+    pub(crate) fn deployment(spec: &str) -> Deployment {
+        Deployment {
+            id: DeployId::of(&Value::str("d")),
+            container: "org--m-hf-vllm".into(),
+            directory: "org--m_hf_vllm".into(),
+            document: Value::str("d"),
+            spec: toml::from_str(spec).unwrap(),
+            model: "org/m".into(),
+            served_model: None,
+            method: "hf".into(),
+            engine: "vllm".into(),
+            hardware: "cpu".into(),
+            gpus: 1,
+            endpoint: None,
+            headers: Vec::new(),
+            tls: TlsOptions::default(),
+            flavor: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_container_is_refused_in_plain_words() {
+        let spec = "[api]\ndialect = \"openai\"\ndefault = \"chat\"\n[container]\nimage = \"i\"\nport = 1\n";
+        let deployers = Deployers::new(Arc::new(|_| None));
+        let failure = deployers.start(&deployment(spec), &|_| {}).await.err().unwrap();
+        assert_eq!((failure.stage, failure.class), (Stage::Create, FailureClass::Infrastructure));
+        assert!(failure.environment && failure.cause.contains("--simulate"), "{}", failure.cause);
+    }
+}

@@ -8,7 +8,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Identity};
 
 use super::{Endpoint, Failure, Stage};
-use crate::plan::TlsOptions;
+use crate::plan::{Deployment, TlsOptions};
 use crate::wire::ApiSpec;
 
 /// Between two looks at the health path.
@@ -24,6 +24,17 @@ pub struct Introduction {
     /// Names of the served models, in its order.
     pub models: Vec<String>,
     pub version: Option<String>,
+}
+
+impl Introduction {
+    /// The name that requests give the model: as the experiment says, else `guess` where it is served, else the first
+    /// that is.
+    pub fn model_of(&self, deployment: &Deployment, guess: &str) -> String {
+        if deployment.served_model.is_some() || self.models.iter().any(|m| m == guess) {
+            return guess.to_string();
+        }
+        self.models.first().cloned().unwrap_or_else(|| guess.to_string())
+    }
 }
 
 /// Asks an engine over its control paths.

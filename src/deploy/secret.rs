@@ -104,7 +104,10 @@ mod tests {
         let mut redactor = Redactor::default();
         let secret = resolve("Bearer ${KEY}/${LONG}${TINY}$x${", "headers.a", &variables(), &mut redactor).unwrap();
         assert_eq!(secret.expose(), "Bearer hunter22/hunter2222a$x${");
-        assert_eq!(format!("{secret} {secret:?} {redactor:?}"), "[redacted] [redacted] Redactor([[redacted], [redacted]])");
+        assert_eq!(
+            format!("{secret} {secret:?} {redactor:?}"),
+            "[redacted] [redacted] Redactor([[redacted], [redacted]])"
+        );
         assert_eq!(redactor.redact("a hunter22 b hunter2222 c"), "a [redacted] b [redacted] c");
     }
 

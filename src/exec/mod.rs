@@ -1,1 +1,21 @@
-//! Runs a plan: the dispatcher, deployment groups, samples.
+//! Runs a plan. One dispatcher owns all state of the run; groups work, tell it what happens, and commit what they measure
+//! to the artifacts. May use everything below it, and neither `live` nor `report`: those read events and files.
+
+pub mod cancel;
+mod dispatch;
+pub mod exit;
+pub mod group;
+pub mod loader;
+mod run;
+mod sample;
+mod start;
+#[cfg(test)]
+mod tests;
+pub mod work;
+
+pub use cancel::Cancel;
+pub use exit::Verdict;
+pub use group::{GroupContext, run_group};
+pub use loader::{Job, Loader, LoaderError, Measurement};
+pub use run::{ExecError, Judge, Reporter, RunOutcome, RunRequest, run};
+pub use work::{GroupWork, UnitWork};

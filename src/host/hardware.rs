@@ -57,10 +57,13 @@ pub fn hardware_class(host: &HostInfo) -> String {
 pub fn class_of(gpu_name: &str) -> String {
     let name = gpu_name.trim();
     let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
-    if let Some((_, class)) = CLASSES.iter().find(|(known, _)| name == *known || name.strip_prefix("Tesla ") == Some(known)) {
+    if let Some((_, class)) =
+        CLASSES.iter().find(|(known, _)| name == *known || name.strip_prefix("Tesla ") == Some(known))
+    {
         return (*class).to_string();
     }
-    let dashed: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let dashed: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 

@@ -47,7 +47,8 @@ pub fn detect() -> HostInfo {
 }
 
 fn detect_in(proc: &Path) -> HostInfo {
-    let line = |path: &str| Some(fs::read_to_string(proc.join(path)).ok()?.trim().to_string()).filter(|s| !s.is_empty());
+    let line =
+        |path: &str| Some(fs::read_to_string(proc.join(path)).ok()?.trim().to_string()).filter(|s| !s.is_empty());
     HostInfo {
         hostname: line("sys/kernel/hostname"),
         kernel: line("sys/kernel/osrelease"),

@@ -238,6 +238,7 @@ pub(super) mod tests {
                 cause: "CUDA out of memory".into(),
                 attempt: 1,
                 retry: false,
+                environment: false,
                 log_tail: None,
             },
             Event::UnitBlocked { unit_id: unit("x"), cause: "CUDA out of memory".into() },

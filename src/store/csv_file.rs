@@ -53,6 +53,12 @@ impl ResultsCsv {
         Ok(())
     }
 
+    /// Which rows are there.
+    pub(super) fn keys(&mut self) -> Result<HashSet<RowKey>, StoreError> {
+        let bytes = std::fs::read(&self.path).map_err(StoreError::io("read", &self.path))?;
+        Ok(row_keys(&bytes))
+    }
+
     /// Closes the file; one without rows is removed.
     pub fn finish(self) -> Result<(), StoreError> {
         if self.rows == 0 { atomic::remove(&self.path) } else { Ok(()) }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::csv_file::ResultsCsv;
+use super::csv_file::{ResultsCsv, row_key};
 use super::journal::JournalWriter;
 use super::lock::{Lock, TryLock};
-use super::record::{RunRecord, SCHEMA};
+use super::record::{RunRecord, RunUnit, SCHEMA, UnitResult};
+use super::recover::rows_of;
 use super::unit::{Versioned, read_json, to_json};
 use super::{Store, StoreError, atomic, read_dir_names};
 use crate::clock;
@@ -184,6 +185,18 @@ impl RunDir {
     /// The claimed results file of a stack.
     pub fn csv(&mut self, stack: &str) -> Option<&mut ResultsCsv> {
         self.csv.get_mut(stack)
+    }
+
+    /// Appends the rows of a unit that are not in its results file.
+    pub fn complete_csv(&mut self, unit: &RunUnit, result: &UnitResult, run: &str) -> Result<(), StoreError> {
+        let Some(csv) = self.csv.get_mut(&unit.directory) else { return Ok(()) };
+        let there = csv.keys()?;
+        for (_, row) in rows_of(unit, result, run) {
+            if !there.contains(&row_key(&row)) {
+                csv.append(&row)?;
+            }
+        }
+        Ok(())
     }
 
     /// Paths of the results files that hold rows or may still get some.

@@ -1,0 +1,137 @@
+//! The one owner of a run's state: it stamps every event, appends it to the journal, folds it, writes the results rows
+//! and feeds the reporter. A journal that cannot be written ends the run; a display that fails is only switched off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::run::Reporter;
+use crate::clock::{Clock, rfc3339};
+use crate::digest::{DeployId, UnitId};
+use crate::event::fold::RunState;
+use crate::event::{Entry, Event};
+use crate::store::journal::JournalWriter;
+use crate::store::record::{RunRecord, RunUnit, UnitResult};
+use crate::store::row::{Measured, Row, RowSource};
+use crate::store::{RunDir, Store, StoreError, Stored};
+
+pub struct Dispatcher {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    journal: JournalWriter,
+    reporter: Option<Reporter>,
+    pub dir: RunDir,
+    /// `plan.json` in the making.
+    pub record: RunRecord,
+    index: BTreeMap<UnitId, usize>,
+    pub state: RunState,
+    /// Deployments whose start was tried, and whether the host lacked what they need.
+    tried: BTreeMap<DeployId, bool>,
+    /// Units with rows that could not be written.
+    rows_missing: BTreeSet<UnitId>,
+}
+
+impl Dispatcher {
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        reporter: Reporter,
+        dir: RunDir,
+        record: RunRecord,
+    ) -> Result<Dispatcher, StoreError> {
+        let journal = dir.journal()?;
+        let index = record.units.iter().enumerate().map(|(i, u)| (u.unit_id, i)).collect();
+        Ok(Dispatcher {
+            store,
+            clock,
+            journal,
+            reporter: Some(reporter),
+            dir,
+            record,
+            index,
+            state: RunState::default(),
+            tried: BTreeMap::new(),
+            rows_missing: BTreeSet::new(),
+        })
+    }
+
+    /// Takes the next event. The error is the journal's.
+    pub fn take(&mut self, event: Event) -> Result<(), StoreError> {
+        let entry = Entry { seq: self.state.next_seq, at: rfc3339(self.clock.now()), event };
+        self.journal.append(&entry)?;
+        self.state.apply(&entry);
+        self.report(&entry);
+        match &entry.event {
+            Event::SampleFinished { unit_id, sample, .. } => {
+                let sample = *sample;
+                self.row(unit_id, |unit, result| Some(row(unit, Measured::Sample(result.sample(sample)?))))
+            }
+            Event::AttemptFailed { unit_id, .. } | Event::UnitBlocked { unit_id, .. } => {
+                self.row(unit_id, |unit, result| Some(row(unit, Measured::Attempt(result.attempts.last()?))))
+            }
+            Event::DeploymentStarting { deploy_id, .. } => {
+                self.tried.entry(*deploy_id).or_insert(false);
+                Ok(())
+            }
+            Event::DeploymentFailed { deploy_id, environment, .. } => {
+                self.tried.insert(*deploy_id, *environment);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether every deployment that was tried lacked what this host does not have.
+    pub fn no_environment(&self) -> bool {
+        !self.tried.is_empty() && self.tried.values().all(|environment| *environment)
+    }
+
+    /// Tries once more to write the rows that are missing.
+    pub fn complete_rows(&mut self) -> Result<(), StoreError> {
+        for unit_id in std::mem::take(&mut self.rows_missing) {
+            let unit = &self.record.units[self.index[&unit_id]];
+            let written = match self.store.read_unit(&unit.directory, &unit_id)? {
+                Stored::Present { result, .. } => self.dir.complete_csv(unit, &result, &self.record.run),
+                Stored::Absent | Stored::Damaged(_) => Ok(()),
+            };
+            if let Err(e) = written {
+                let message = format!("rows are missing in the results file, not in the unit's artifacts: {e}");
+                self.take(Event::Notice { message })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the row of what was just committed. What cannot be written is tried again at the end: the truth is with
+    /// the unit.
+    fn row(&mut self, unit_id: &UnitId, make: impl Fn(&RunUnit, &UnitResult) -> Option<Row>) -> Result<(), StoreError> {
+        let Some(unit) = self.index.get(unit_id).map(|i| &self.record.units[*i]) else { return Ok(()) };
+        let written = match self.store.read_unit(&unit.directory, unit_id) {
+            Ok(Stored::Present { result, .. }) => match (make(unit, &result), self.dir.csv(&unit.directory)) {
+                (Some(row), Some(csv)) => csv.append(&row),
+                _ => Ok(()),
+            },
+            Ok(Stored::Absent | Stored::Damaged(_)) => Ok(()),
+            Err(e) => Err(e),
+        };
+        let Err(e) = written else { return Ok(()) };
+        if self.rows_missing.insert(*unit_id) {
+            let message = format!("a results row could not be written and is tried again at the end: {e}");
+            self.take(Event::Notice { message })?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, entry: &Entry) {
+        let Some(reporter) = &mut self.reporter else { return };
+        // A display that panics must not take the measurement with it.
+        if catch_unwind(AssertUnwindSafe(|| reporter(entry))).is_err() {
+            self.reporter = None;
+        }
+    }
+}
+
+fn row(unit: &RunUnit, measured: Measured<'_>) -> Row {
+    let (unit_id, deploy_id) = (Some(unit.unit_id), Some(unit.deploy_id));
+    Row::new(&RowSource { unit_id, deploy_id, facts: &unit.facts, measured })
+}

@@ -1,0 +1,64 @@
+//! The seam to the load generator: what the executor asks of it, and what it gets back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::deploy::Endpoint;
+use crate::digest::UnitId;
+use crate::spec::policy::Slo;
+use crate::stats::{Progress, Summary};
+use crate::wire::ApiSpec;
+use crate::workload::Workload;
+
+/// One sample to be measured.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    pub endpoint: &'a Endpoint,
+    pub api: &'a ApiSpec,
+    pub workload: &'a Workload,
+    pub dataset: Option<&'a Path>,
+    pub slo: &'a Slo,
+    pub gpus: u32,
+    pub request_timeout: Duration,
+    pub max_error_rate: f64,
+    /// Tells the prompts of this unit from those of any other.
+    pub unit: UnitId,
+    /// Number of the sample: each has its own prompts.
+    pub sample: u32,
+    pub progress: Arc<Progress>,
+    /// Ends the measurement early; it then returns an error.
+    pub cancel: CancellationToken,
+    /// Where `requests.csv` is written; `None` for a measurement that is discarded.
+    pub files: Option<&'a Path>,
+}
+
+/// What a sample measured.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    pub summary: Summary,
+    /// Why it does not count.
+    pub invalid: Option<String>,
+}
+
+/// Why a sample could not be measured at all. A server that answers with errors is measured; this is the client's or
+/// the disk's.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct LoaderError {
+    pub cause: String,
+    /// The same inputs fail the same way.
+    pub deterministic: bool,
+}
+
+/// Measures.
+pub trait Loader: Send + Sync {
+    /// Sends a one-token request, as readiness asks for. The error says what came back instead.
+    fn probe<'a>(&'a self, endpoint: &'a Endpoint, api: &'a ApiSpec) -> BoxFuture<'a, Result<(), LoaderError>>;
+
+    /// Warms up and measures one sample.
+    fn measure<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Measurement, LoaderError>>;
+}

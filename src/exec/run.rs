@@ -1,0 +1,453 @@
+//! One run, from a plan to a finished directory: the worklist, the groups, the units that another run holds, the end.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+use super::cancel::{Cancel, Halt};
+use super::dispatch::Dispatcher;
+use super::exit::{self, Circumstances, Verdict};
+use super::group::{GroupContext, INTERRUPTED, run_group};
+use super::loader::Loader;
+use super::work::{GroupWork, UnitWork, cached, cell_record, label_record, name};
+use crate::clock::{Clock, rfc3339};
+use crate::deploy::Deployer;
+use crate::digest::UnitId;
+use crate::event::live::LiveUnits;
+use crate::event::{Counts, Entry, Event, Outcome};
+use crate::host::git::Repository;
+use crate::host::{self, HostInfo, hardware};
+use crate::plan::catalog::{Catalog, UnitState};
+use crate::plan::{Deployment, Plan, Status, Unit};
+use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA};
+use crate::store::run_dir::RunFiles;
+use crate::store::{Store, StoreError, Stored};
+
+/// Hears every event, in order.
+pub type Reporter = Box<dyn FnMut(&Entry) + Send>;
+/// Judges a run that is over but for its exit code: the regression gate.
+pub type Judge = Box<dyn FnOnce(&RunRecord, &Store) -> Verdict + Send>;
+
+/// Between two looks at a unit that another run holds.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Everything a run needs.
+pub struct RunRequest {
+    pub plan: Arc<Plan>,
+    pub store: Store,
+    /// Where data-set paths of the experiment start: its directory.
+    pub base: PathBuf,
+    pub deployer: Arc<dyn Deployer>,
+    pub loader: Arc<dyn Loader>,
+    pub clock: Arc<dyn Clock>,
+    pub cancel: Cancel,
+    pub reporter: Reporter,
+    /// What a display reads between events.
+    pub live: LiveUnits,
+    pub host: HostInfo,
+    /// Where the experiment's file stands in git.
+    pub repository: Option<Repository>,
+    pub judge: Option<Judge>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct RunOutcome {
+    pub counts: Counts,
+    pub exit_code: i32,
+    pub verdict: Verdict,
+    /// What `plan.json` now holds.
+    pub record: RunRecord,
+    pub files: RunFiles,
+    /// Results files with rows.
+    pub csv: Vec<PathBuf>,
+}
+
+/// What ends a run before its time. Units keep what was committed; the next start completes the rest.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    #[error("the run's directory cannot be made: {0}")]
+    Start(#[source] StoreError),
+    #[error(
+        "the run ended because its journal cannot be written: {0}. What was measured is kept; free the disk and run again"
+    )]
+    Journal(#[source] StoreError),
+    #[error("the run's end cannot be written: {0}. What was measured is kept; the next start completes the run")]
+    End(#[source] StoreError),
+    #[error("a group of the run ended in a panic: {0}")]
+    Panic(String),
+}
+
+/// Runs a plan to its end. Calls of this function in any number of processes may share an artifacts directory.
+pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
+    host::raise_open_files();
+    let recovered = request.store.recover().map_err(ExecError::Start)?;
+    let prepared = Prepared::new(&request);
+    let (dir, record) = request
+        .store
+        .create_run(&request.plan.experiment, request.clock.now(), &prepared.stacks(), |run, timestamp| {
+            prepared.record(&request, run, timestamp)
+        })
+        .map_err(ExecError::Start)?;
+    let RunRequest { store, clock, reporter, .. } = request;
+    let halt = Halt::new(request.plan.policy.budget);
+    let context = GroupContext {
+        store: store.clone(),
+        deployer: request.deployer,
+        loader: request.loader,
+        clock: clock.clone(),
+        cancel: request.cancel,
+        halt,
+        live: request.live,
+    };
+    let mut dispatcher = Dispatcher::new(store.clone(), clock, reporter, dir, record).map_err(ExecError::Journal)?;
+    begin(&mut dispatcher, &prepared, &request.plan, recovered).map_err(ExecError::Journal)?;
+    let groups = prepared.into_groups(&request.plan, &dispatcher.record);
+    let used = groups.iter().flat_map(|g| g.units.clone()).collect::<Vec<_>>();
+    dispatch(&mut dispatcher, &context, groups, request.plan.policy.parallel.max(1)).await?;
+    end(dispatcher, &context, &used, request.judge)
+}
+
+/// A unit's part in a run, decided before it starts.
+enum Part {
+    Cached(Vec<u32>),
+    Work(Box<UnitWork>),
+    Unsupported(String),
+}
+
+struct Prepared {
+    parts: Vec<Part>,
+    deployments: Vec<(usize, String)>,
+    samples: u64,
+    starts: u64,
+    provenance: Provenance,
+}
+
+impl Prepared {
+    fn new(request: &RunRequest) -> Prepared {
+        let plan = &request.plan;
+        let now = request.clock.now();
+        let here = hardware::hardware_class(&request.host);
+        let wanted: Vec<(&str, UnitId)> =
+            plan.units.iter().map(|u| (plan.deployments[u.deployment].directory.as_str(), u.id)).collect();
+        let states = request.store.states(&wanted);
+        let mut missing = vec![(0u64, 0u64); plan.deployments.len()];
+        let mut part = |unit: &Unit, state: Option<UnitState>| {
+            let policy = plan.policy_of(unit);
+            if let Some(samples) = state.as_ref().and_then(|s| cached(s, policy, now)) {
+                return Part::Cached(samples);
+            }
+            if let Some(reason) = unsupported(&plan.deployments[unit.deployment], unit, &here) {
+                return Part::Unsupported(reason);
+            }
+            let work = UnitWork::new(plan, unit, now, &request.base);
+            let have = state.map_or(0, |s| s.valid_samples.len() as u32);
+            let samples = if policy.force { policy.repeats } else { policy.repeats.saturating_sub(have).max(1) };
+            let (all, starts) = &mut missing[unit.deployment];
+            *all += u64::from(samples);
+            *starts = (*starts).max(u64::from(policy.starts.clamp(1, samples.max(1))));
+            Part::Work(Box::new(work))
+        };
+        let parts: Vec<Part> = plan.units.iter().zip(states).map(|(unit, state)| part(unit, state)).collect();
+        let with_work = missing.iter().enumerate().filter(|(_, (samples, _))| *samples > 0);
+        Prepared {
+            parts,
+            deployments: with_work.map(|(i, _)| (i, plan.deployments[i].directory.clone())).collect(),
+            samples: missing.iter().map(|(samples, _)| samples).sum(),
+            starts: missing.iter().map(|(_, starts)| starts).sum(),
+            provenance: provenance(&request.host, request.repository.as_ref()),
+        }
+    }
+
+    /// Directories of stacks that are to be measured.
+    fn stacks(&self) -> Vec<String> {
+        let mut stacks: Vec<String> = self.deployments.iter().map(|(_, directory)| directory.clone()).collect();
+        stacks.sort();
+        stacks.dedup();
+        stacks
+    }
+
+    fn cached(&self) -> u64 {
+        self.parts.iter().filter(|p| matches!(p, Part::Cached(_))).count() as u64
+    }
+
+    /// The first `plan.json` of the run.
+    fn record(&self, request: &RunRequest, run: &str, timestamp: &str) -> RunRecord {
+        let plan = &request.plan;
+        RunRecord {
+            schema: SCHEMA,
+            run: run.to_string(),
+            timestamp: timestamp.to_string(),
+            experiment: plan.experiment.clone(),
+            description: plan.description.clone(),
+            tags: plan.tags.clone(),
+            simulated: plan.simulated,
+            started_at: rfc3339(request.clock.now()),
+            finished_at: None,
+            died: false,
+            hardware: plan.hardware.clone(),
+            units: plan.units.iter().zip(&self.parts).map(|(u, part)| run_unit(plan, u, part)).collect(),
+            unsupported: plan
+                .unsupported
+                .iter()
+                .map(|u| RunUnsupported {
+                    cell: cell_record(&u.cell),
+                    labels: label_record(&u.labels),
+                    reason: u.reason.clone(),
+                })
+                .collect(),
+            slo: plan.slo.clone(),
+            cost: plan.cost.clone(),
+            gate: plan.gate.clone(),
+            warnings: plan.warnings.clone(),
+            counts: None,
+            exit_code: None,
+            provenance: self.provenance.clone(),
+        }
+    }
+
+    /// One worklist per deployment that has work, in the order of the plan.
+    fn into_groups(self, plan: &Plan, record: &RunRecord) -> VecDeque<GroupWork> {
+        let mut units: Vec<Vec<UnitWork>> = plan.deployments.iter().map(|_| Vec::new()).collect();
+        for (unit, part) in plan.units.iter().zip(self.parts) {
+            if let Part::Work(work) = part {
+                units[unit.deployment].push(*work);
+            }
+        }
+        let groups = plan.deployments.iter().zip(units).filter(|(_, units)| !units.is_empty());
+        let group = |(deployment, units): (&Deployment, Vec<UnitWork>)| GroupWork {
+            run: record.run.clone(),
+            simulated: plan.simulated,
+            deployment: deployment.clone(),
+            units,
+            provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
+            usd_per_hour: plan.price(&deployment.hardware, deployment.gpus),
+        };
+        groups.map(group).collect()
+    }
+}
+
+fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {
+    let deployment = &plan.deployments[unit.deployment];
+    let (samples, facts) = match part {
+        Part::Cached(samples) => (samples.clone(), super::work::facts(plan, unit, &plan.workload(unit))),
+        Part::Work(work) => (Vec::new(), work.record.facts.clone()),
+        Part::Unsupported(_) => (Vec::new(), super::work::facts(plan, unit, &plan.workload(unit))),
+    };
+    RunUnit {
+        unit_id: unit.id,
+        deploy_id: deployment.id,
+        directory: deployment.directory.clone(),
+        container: deployment.container.clone(),
+        name: name(plan, unit),
+        facts,
+        slo: unit.slo.as_deref().cloned(),
+        repeats: plan.policy_of(unit).repeats,
+        status: unit.status,
+        samples,
+        invalid_samples: Vec::new(),
+        outcome: None,
+    }
+}
+
+/// Why a unit cannot be measured here, if so. The simulator and servers that already run need nothing of this host.
+fn unsupported(deployment: &Deployment, unit: &Unit, here: &str) -> Option<String> {
+    if unit.status == Status::Unsupported {
+        return Some(unit.note.clone().unwrap_or_else(|| "the stack cannot honour the cell".into()));
+    }
+    let needs_host =
+        deployment.flavor.is_none() && deployment.spec.sim.is_none() && deployment.spec.container.is_some();
+    let differs = needs_host && !deployment.hardware.is_empty() && deployment.hardware != here;
+    differs.then(|| format!("it is planned for {}; this host is {here}", deployment.hardware))
+}
+
+fn provenance(host: &HostInfo, repository: Option<&Repository>) -> Provenance {
+    let HostInfo { hostname, kernel, cpu, cpus, memory_bytes, gpus, driver } = host.clone();
+    Provenance {
+        tool_version: host::tool_version().to_string(),
+        tool_commit: host::tool_commit().map(str::to_string),
+        experiment_commit: repository.map(|r| r.commit.clone()),
+        experiment_dirty: repository.map(|r| r.dirty),
+        host: hostname,
+        kernel,
+        cpu,
+        cpus,
+        memory_bytes,
+        gpus: gpus.into_iter().map(|g| GpuRecord { name: g.name, uuid: g.uuid }).collect(),
+        driver,
+        ..Provenance::default()
+    }
+}
+
+/// The first events: what is planned, what died before, what needs no work.
+fn begin(
+    dispatcher: &mut Dispatcher,
+    prepared: &Prepared,
+    plan: &Plan,
+    recovered: Vec<crate::store::recover::Recovered>,
+) -> Result<(), StoreError> {
+    dispatcher.take(Event::RunStarted {
+        run: dispatcher.record.run.clone(),
+        experiment: plan.experiment.clone(),
+        units: plan.units.len() as u64,
+        cached: prepared.cached(),
+        samples: prepared.samples,
+        starts: prepared.starts,
+        simulated: plan.simulated,
+    })?;
+    for dead in recovered {
+        let message = match &dead.problem {
+            None => format!("run {} was killed: its {} samples are kept", dead.run, dead.samples),
+            Some(problem) => format!("run {} was killed and cannot be completed: {problem}", dead.run),
+        };
+        dispatcher.take(Event::Notice { message })?;
+    }
+    for (unit, part) in plan.units.iter().zip(&prepared.parts) {
+        let outcome = match part {
+            Part::Cached(_) => Outcome::Cached,
+            Part::Unsupported(reason) => Outcome::Unsupported { reason: reason.clone() },
+            Part::Work(_) => continue,
+        };
+        dispatcher.take(Event::UnitFinished { unit_id: unit.id, outcome })?;
+    }
+    Ok(())
+}
+
+/// Runs the groups, then those units that were held elsewhere, and listens until all have ended.
+async fn dispatch(
+    dispatcher: &mut Dispatcher,
+    context: &GroupContext,
+    mut groups: VecDeque<GroupWork>,
+    parallel: u32,
+) -> Result<(), ExecError> {
+    let (sender, mut events) = unbounded_channel();
+    let mut running = JoinSet::new();
+    let mut later = VecDeque::new();
+    loop {
+        while running.len() < parallel as usize
+            && let Some(work) = groups.pop_front()
+        {
+            start_group(&mut running, work, context, &sender);
+        }
+        if running.is_empty() {
+            if later.is_empty() {
+                break;
+            }
+            groups = wait_for_release(&mut later, context).await;
+            continue;
+        }
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => take(dispatcher, event, context, &mut running, &mut events).await?,
+            Some(ended) = running.join_next() => match ended {
+                Ok(taken) => later.extend(taken),
+                Err(e) => {
+                    context.cancel.interrupt();
+                    while running.join_next().await.is_some() {}
+                    return Err(ExecError::Panic(e.to_string()));
+                }
+            },
+        }
+    }
+    while let Ok(event) = events.try_recv() {
+        dispatcher.take(event).map_err(ExecError::Journal)?;
+    }
+    Ok(())
+}
+
+fn start_group(
+    running: &mut JoinSet<Option<GroupWork>>,
+    work: GroupWork,
+    context: &GroupContext,
+    sender: &UnboundedSender<Event>,
+) {
+    let (context, sender) = (context.clone(), sender.clone());
+    running.spawn(async move { run_group(work, &context, &sender).await });
+}
+
+/// Takes an event; when the journal cannot be written, ends the groups in good order first.
+async fn take(
+    dispatcher: &mut Dispatcher,
+    event: Event,
+    context: &GroupContext,
+    running: &mut JoinSet<Option<GroupWork>>,
+    events: &mut UnboundedReceiver<Event>,
+) -> Result<(), ExecError> {
+    let Err(e) = dispatcher.take(event) else { return Ok(()) };
+    context.cancel.interrupt();
+    while running.join_next().await.is_some() {}
+    events.close();
+    Err(ExecError::Journal(e))
+}
+
+/// Waits until a unit that another run held is free, or this run is to end; gives the groups back to be run.
+async fn wait_for_release(later: &mut VecDeque<GroupWork>, context: &GroupContext) -> VecDeque<GroupWork> {
+    let over = || context.cancel.is_interrupted() || context.halt.reason().is_some();
+    let free = |unit: &UnitWork| !context.store.is_taken(&unit.record.unit_id).unwrap_or(false);
+    loop {
+        if over() || later.iter().any(|g| g.units.iter().any(free)) {
+            return std::mem::take(later);
+        }
+        let _ = context.cancel.or_interrupted(tokio::time::sleep(LOOK)).await;
+    }
+}
+
+/// Fills `plan.json` in, lets the gate judge, says the last word.
+fn end(
+    mut dispatcher: Dispatcher,
+    context: &GroupContext,
+    worked: &[UnitWork],
+    judge: Option<Judge>,
+) -> Result<RunOutcome, ExecError> {
+    dispatcher.complete_rows().map_err(ExecError::Journal)?;
+    fill_in(&mut dispatcher, context, worked).map_err(ExecError::Journal)?;
+    let mut counts = dispatcher.state.counts();
+    counts.unsupported += dispatcher.record.unsupported.len() as u64;
+    let record = &mut dispatcher.record;
+    record.finished_at = Some(rfc3339(context.clock.now()));
+    record.counts = Some(counts);
+    let verdict = judge.map(|judge| judge(record, &context.store)).unwrap_or_default();
+    let interrupted = context.cancel.is_interrupted();
+    let only_elsewhere = counts.unsupported > 0 && counts.total() == counts.unsupported && worked.is_empty();
+    let elsewhere = only_elsewhere && record.unsupported.is_empty();
+    let circumstances = Circumstances { interrupted, no_environment: dispatcher.no_environment() || elsewhere };
+    let exit_code = exit::code(&counts, circumstances, &verdict);
+    dispatcher.record.exit_code = Some(exit_code);
+    dispatcher.take(Event::RunFinished { counts, exit_code }).map_err(ExecError::Journal)?;
+    let Dispatcher { dir, record, .. } = dispatcher;
+    let csv = dir.csv_paths();
+    let files = dir.finish(&record).map_err(ExecError::End)?;
+    let csv = csv.into_iter().filter(|path| path.exists()).collect();
+    Ok(RunOutcome { counts, exit_code, verdict, record, files, csv })
+}
+
+/// The samples that each unit stands on, and how it ended.
+fn fill_in(dispatcher: &mut Dispatcher, context: &GroupContext, worked: &[UnitWork]) -> Result<(), StoreError> {
+    let works: std::collections::BTreeMap<UnitId, &UnitWork> = worked.iter().map(|w| (w.record.unit_id, w)).collect();
+    let mut lost = Vec::new();
+    for i in 0..dispatcher.record.units.len() {
+        let unit_id = dispatcher.record.units[i].unit_id;
+        if !dispatcher.state.outcomes.contains_key(&unit_id) {
+            lost.push(unit_id);
+        }
+    }
+    for unit_id in lost {
+        let outcome = Outcome::NotRun { reason: INTERRUPTED.into() };
+        dispatcher.take(Event::UnitFinished { unit_id, outcome })?;
+    }
+    let run = dispatcher.record.run.clone();
+    for unit in &mut dispatcher.record.units {
+        unit.outcome = dispatcher.state.outcomes.get(&unit.unit_id).cloned();
+        let Some(work) = works.get(&unit.unit_id) else { continue };
+        if let Ok(Stored::Present { result, .. }) = context.store.read_unit(&unit.directory, &unit.unit_id) {
+            unit.samples = work.used(&result, &run);
+            let own = result.samples.iter().filter(|s| s.run == run && !s.valid);
+            unit.invalid_samples = own.map(|s| s.sample).collect();
+        }
+    }
+    Ok(())
+}

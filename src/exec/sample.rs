@@ -1,0 +1,345 @@
+//! Measuring one sample of one unit: tries, limits, commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::group::{Flow, Group};
+use super::loader::{Job, LoaderError, Measurement};
+use crate::clock::{Stopwatch, rfc3339};
+use crate::deploy::{Engine, Failure};
+use crate::event::live::LiveUnit;
+use crate::event::{Event, FailureClass, Outcome, Stage};
+use crate::store::record::{AttemptRecord, Provenance, Resources, SampleRecord};
+use crate::store::{SampleDraft, StoreError};
+use crate::units::format_duration;
+
+/// Lines of the engine's log that are kept with a sample, and with a failure.
+const LOG_LINES: usize = 2000;
+const FAILURE_LINES: usize = 50;
+/// How long a cancelled measurement may take to end by itself.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long after a sample with errors an engine's death may become known.
+const DEATH_NOTICE: Duration = Duration::from_secs(2);
+
+/// How one try ended.
+enum Attempt {
+    /// Committed; valid, or not for this reason.
+    Done(Option<String>),
+    Interrupted,
+    Failed {
+        failure: Failure,
+        engine_died: bool,
+    },
+}
+
+/// A try that is under way.
+struct Try {
+    sample: u32,
+    attempt: u32,
+    round: u32,
+    started_at: String,
+    watch: tokio::time::Instant,
+}
+
+impl Group<'_> {
+    /// Measures one sample of a unit, within the attempts of its policy. An engine is started where there is none.
+    pub(super) async fn sample(&mut self, index: usize, round: u32, engine: &mut Option<Box<dyn Engine>>) -> Flow {
+        let attempts = self.units[index].work.policy.attempts.max(1);
+        for attempt in 1..=attempts {
+            if self.stop_reason().is_some() {
+                return Flow::Stop;
+            }
+            if engine.is_none() && self.start(engine).await == Flow::Stop {
+                return Flow::Stop;
+            }
+            let running = engine.as_deref().expect("it has just been started");
+            match self.attempt(index, attempt, round, running).await {
+                Attempt::Interrupted => return Flow::Stop,
+                Attempt::Done(invalid) => return self.after_sample(index, invalid).await,
+                Attempt::Failed { failure, engine_died } => {
+                    let retry = failure.class == FailureClass::Infrastructure && attempt < attempts;
+                    self.tell_failed(index, attempt, &failure, retry);
+                    if engine_died && let Some(dead) = engine.take() {
+                        self.stop(dead).await;
+                    }
+                    if !retry {
+                        let Failure { stage, class, cause, .. } = failure;
+                        self.finish(index, Outcome::Failed { stage, class, cause });
+                        return Flow::On;
+                    }
+                    if self.back_off(attempt).await == Flow::Stop {
+                        return Flow::Stop;
+                    }
+                }
+            }
+        }
+        Flow::On
+    }
+
+    /// Ends the unit when it was its last sample, and lets the engine settle.
+    async fn after_sample(&mut self, index: usize, invalid: Option<String>) -> Flow {
+        let unit = &mut self.units[index];
+        unit.left = unit.left.saturating_sub(1);
+        unit.invalid = invalid.or(unit.invalid.take());
+        if unit.left == 0 {
+            let outcome = match unit.invalid.take() {
+                Some(reason) => Outcome::Invalid { reason },
+                None => Outcome::Measured,
+            };
+            self.finish(index, outcome);
+        }
+        let settle = self.units[index].work.policy.settle;
+        if self.has_work() && !settle.is_zero() {
+            let pause = tokio::time::sleep(settle);
+            if self.context.cancel.or_interrupted(pause).await.is_none() {
+                return Flow::Stop;
+            }
+        }
+        Flow::On
+    }
+
+    /// One try, from the draft to the commit. A failed one is kept with the unit.
+    async fn attempt(&mut self, index: usize, attempt: u32, round: u32, engine: &dyn Engine) -> Attempt {
+        let reservation = self.units[index].reservation.as_ref().expect("only held units are measured");
+        let this = Try {
+            sample: reservation.next_sample(),
+            attempt,
+            round,
+            started_at: rfc3339(self.context.clock.now()),
+            watch: tokio::time::Instant::now(),
+        };
+        let drafted = reservation.draft();
+        let work = &self.units[index].work;
+        self.tell(Event::SampleStarted {
+            unit_id: work.record.unit_id,
+            sample: this.sample,
+            attempt,
+            round,
+            name: work.name.clone(),
+        });
+        let result = match drafted {
+            Ok(draft) => self.measure_and_commit(index, &this, draft, engine).await,
+            Err(e) => Attempt::Failed { failure: not_stored(&e), engine_died: false },
+        };
+        if let Attempt::Failed { failure, .. } = &result {
+            self.keep_failure(index, &this, failure, engine);
+        }
+        result
+    }
+
+    async fn measure_and_commit(
+        &mut self,
+        index: usize,
+        this: &Try,
+        draft: SampleDraft,
+        engine: &dyn Engine,
+    ) -> Attempt {
+        let measured = self.measure_in_time(index, this, &draft, engine).await;
+        let measurement = match measured {
+            Ok(Some(measurement)) => measurement,
+            Ok(None) => return Attempt::Interrupted,
+            Err((failure, engine_died)) => return Attempt::Failed { failure, engine_died },
+        };
+        match self.commit(index, this, draft, measurement, engine) {
+            Ok(invalid) => Attempt::Done(invalid),
+            Err(e) => Attempt::Failed { failure: not_stored(&e), engine_died: false },
+        }
+    }
+
+    /// Measures until it is done, the engine dies, the time is up or the run is interrupted (`None`).
+    async fn measure_in_time(
+        &self,
+        index: usize,
+        this: &Try,
+        draft: &SampleDraft,
+        engine: &dyn Engine,
+    ) -> Result<Option<Measurement>, (Failure, bool)> {
+        let work = &self.units[index].work;
+        let progress = Arc::default();
+        let live = LiveUnit {
+            unit_id: work.record.unit_id,
+            name: work.name.as_str().into(),
+            sample: this.sample,
+            progress: Arc::clone(&progress),
+            since: Stopwatch::start(),
+        };
+        let _live = self.context.live.enter(live);
+        let cancel = CancellationToken::new();
+        // Whatever way this function is left, the measurement stops.
+        let _cancelled = cancel.clone().drop_guard();
+        let job = Job {
+            endpoint: engine.endpoint(),
+            api: &self.work.deployment.spec.api,
+            workload: &work.workload,
+            dataset: work.dataset.as_deref(),
+            slo: &work.slo,
+            gpus: self.work.deployment.gpus,
+            request_timeout: work.policy.request_timeout,
+            max_error_rate: work.policy.max_error_rate,
+            unit: work.record.unit_id,
+            sample: this.sample,
+            progress,
+            cancel: cancel.clone(),
+            files: Some(draft.path()),
+        };
+        let mut measuring = self.context.loader.measure(job);
+        let limit = work.policy.measure_timeout;
+        let measured = tokio::select! {
+            biased;
+            () = self.context.cancel.interrupted() => {
+                cancel.cancel();
+                let _ = tokio::time::timeout(GRACE, &mut measuring).await;
+                return Ok(None);
+            }
+            failure = engine.crashed() => return Err((at_measure(failure), true)),
+            measured = tokio::time::timeout(limit, &mut measuring) => measured,
+        };
+        let Ok(measured) = measured else {
+            let cause = format!(
+                "the sample was not done after {}. Raise `measure_timeout`, or ask for less",
+                format_duration(limit)
+            );
+            return Err((
+                Failure::infrastructure(Stage::Measure, cause).with_log(engine.log_tail(FAILURE_LINES)),
+                false,
+            ));
+        };
+        self.judge(measured, engine).await.map(Some)
+    }
+
+    /// Errors of a sample whose engine died meanwhile are the engine's, and tell nothing about the unit.
+    async fn judge(
+        &self,
+        measured: Result<Measurement, LoaderError>,
+        engine: &dyn Engine,
+    ) -> Result<Measurement, (Failure, bool)> {
+        let troubled = match &measured {
+            Ok(measurement) => measurement.invalid.is_some() && measurement.summary.n_error > 0,
+            Err(_) => true,
+        };
+        if troubled && let Ok(failure) = tokio::time::timeout(DEATH_NOTICE, engine.crashed()).await {
+            return Err((at_measure(failure), true));
+        }
+        measured.map_err(|e| {
+            let cause = engine.endpoint().redactor.redact(&e.cause);
+            let failure = match e.deterministic {
+                true => Failure::deterministic(Stage::Measure, cause),
+                false => Failure::infrastructure(Stage::Measure, cause),
+            };
+            (failure.with_log(engine.log_tail(FAILURE_LINES)), false)
+        })
+    }
+
+    /// Commits a measurement and says so. Returns why it does not count, if so.
+    fn commit(
+        &mut self,
+        index: usize,
+        this: &Try,
+        draft: SampleDraft,
+        measurement: Measurement,
+        engine: &dyn Engine,
+    ) -> Result<Option<String>, StoreError> {
+        let log = engine.log_tail(LOG_LINES);
+        if !log.is_empty() {
+            let path = draft.path().join("engine.log");
+            std::fs::write(&path, log).map_err(StoreError::io("write", &path))?;
+        }
+        let redactor = &engine.endpoint().redactor;
+        let invalid = measurement.invalid.map(|reason| redactor.redact(&reason));
+        let mut summary = measurement.summary;
+        for (message, _) in &mut summary.errors {
+            *message = redactor.redact(message);
+        }
+        let seconds = this.watch.elapsed().as_secs_f64();
+        let finished = Event::SampleFinished {
+            unit_id: self.units[index].work.record.unit_id,
+            sample: this.sample,
+            valid: invalid.is_none(),
+            reason: invalid.clone(),
+            seconds,
+            ttft_ms: summary.ttft.mean,
+            tpot_ms: summary.tpot.mean,
+            output_throughput: summary.output_throughput,
+        };
+        let record = SampleRecord {
+            sample: this.sample,
+            run: self.work.run.clone(),
+            attempt: this.attempt,
+            start: self.starts,
+            round: this.round,
+            started_at: this.started_at.clone(),
+            finished_at: rfc3339(self.context.clock.now()),
+            seconds,
+            valid: invalid.is_none(),
+            invalid_reason: invalid.clone(),
+            simulated: self.work.simulated,
+            cost_usd: self.work.usd_per_hour.map(|usd| usd * summary.duration_s / 3600.0),
+            summary,
+            resources: Resources::default(),
+            client_error_ttft_ms: None,
+            client_error_itl_ms: None,
+            provenance: self.provenance(engine),
+        };
+        let reservation = self.units[index].reservation.as_mut().expect("only held units are measured");
+        reservation.commit(draft, record)?;
+        self.tell(finished);
+        Ok(invalid)
+    }
+
+    fn provenance(&self, engine: &dyn Engine) -> Provenance {
+        Provenance {
+            engine_version: engine.version(),
+            image_digest: engine.image_digest(),
+            network_path: Some(engine.endpoint().network_path.clone()),
+            ..self.work.provenance.clone()
+        }
+    }
+
+    fn keep_failure(&mut self, index: usize, this: &Try, failure: &Failure, engine: &dyn Engine) {
+        let record = AttemptRecord {
+            sample: this.sample,
+            run: self.work.run.clone(),
+            attempt: this.attempt,
+            start: self.starts,
+            started_at: this.started_at.clone(),
+            finished_at: rfc3339(self.context.clock.now()),
+            stage: failure.stage,
+            class: failure.class,
+            cause: failure.cause.clone(),
+            blocked: false,
+            simulated: self.work.simulated,
+            log_tail: failure.log_tail.clone(),
+            provenance: self.provenance(engine),
+        };
+        let reservation = self.units[index].reservation.as_mut().expect("only held units are measured");
+        if let Err(e) = reservation.record_failure(record) {
+            let message = format!("the failure of {} could not be kept: {e}", self.units[index].work.name);
+            self.tell(Event::Notice { message });
+        }
+    }
+
+    fn tell_failed(&self, index: usize, attempt: u32, failure: &Failure, retry: bool) {
+        let unit = &self.units[index];
+        let reservation = unit.reservation.as_ref().expect("only held units are measured");
+        self.tell(Event::AttemptFailed {
+            unit_id: unit.work.record.unit_id,
+            sample: reservation.next_sample(),
+            attempt,
+            stage: failure.stage,
+            class: failure.class,
+            cause: failure.cause.clone(),
+            retry,
+        });
+    }
+}
+
+/// A death is told with the stage it happened in.
+fn at_measure(failure: Failure) -> Failure {
+    Failure { stage: Stage::Measure, ..failure }
+}
+
+fn not_stored(e: &StoreError) -> Failure {
+    Failure::infrastructure(Stage::Commit, format!("the sample could not be stored: {e}"))
+}

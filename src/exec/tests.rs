@@ -1,0 +1,1 @@
+//! Dispatcher logic against a mock stack, under paused time.
