@@ -1,1 +1,176 @@
-//! Starting, probing and stopping serving stacks: simulated and external here, containers later.
+//! Starting and stopping serving stacks. A [`Deployer`] turns a deployment into an [`Engine`] that answers; what happens
+//! on the way is told through [`Progress`], what goes wrong is a [`Failure`]. Each kind of stack is one file: simulated
+//! and external here; [`Deployers`] picks.
+
+pub mod cause;
+mod external;
+mod ready;
+pub mod secret;
+mod sim;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+pub use crate::event::{FailureClass, Stage};
+use crate::plan::{Deployment, TlsOptions};
+use secret::{Redactor, Secret};
+
+pub use external::ExternalDeployer;
+pub use sim::SimDeployer;
+
+/// A step on the way to an engine that answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    pub stage: Stage,
+    pub message: String,
+    /// From 0 to 1, where it is known.
+    pub fraction: Option<f64>,
+}
+
+/// Why an engine did not start, or died.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Failure {
+    pub stage: Stage,
+    pub class: FailureClass,
+    /// What was being done, to what, why it failed, what to try. Redacted.
+    pub cause: String,
+    /// The host lacks what every deployment of this kind needs.
+    pub environment: bool,
+    /// The end of the engine's log, redacted.
+    pub log_tail: Option<String>,
+}
+
+impl Failure {
+    /// May go away by itself.
+    pub fn infrastructure(stage: Stage, cause: impl Into<String>) -> Failure {
+        let cause = cause.into();
+        Failure { stage, class: FailureClass::Infrastructure, cause, environment: false, log_tail: None }
+    }
+
+    /// The same inputs fail the same way.
+    pub fn deterministic(stage: Stage, cause: impl Into<String>) -> Failure {
+        Failure { class: FailureClass::Deterministic, ..Failure::infrastructure(stage, cause) }
+    }
+
+    /// The host lacks what every deployment of this kind needs.
+    pub fn environment(stage: Stage, cause: impl Into<String>) -> Failure {
+        Failure { environment: true, ..Failure::infrastructure(stage, cause) }
+    }
+
+    pub fn with_log(self, tail: impl Into<String>) -> Failure {
+        Failure { log_tail: Some(tail.into()).filter(|t| !t.is_empty()), ..self }
+    }
+}
+
+/// Where an engine answers, and how it wants to be asked.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Scheme, host and port, and a path prefix where there is one; no slash at the end.
+    pub base_url: String,
+    /// Sent with every request.
+    pub headers: Vec<(String, Secret)>,
+    pub tls: TlsOptions,
+    /// The name that requests give the model.
+    pub model: String,
+    /// How requests get there, for the record: `loopback`, or the host of a remote endpoint.
+    pub network_path: String,
+    /// Takes the values of secrets out of texts.
+    pub redactor: Redactor,
+}
+
+impl Endpoint {
+    /// Its address for messages, redacted.
+    pub fn shown(&self) -> String {
+        self.redactor.redact(&self.base_url)
+    }
+}
+
+/// An engine that answers its health path.
+pub trait Engine: Send + Sync {
+    fn endpoint(&self) -> &Endpoint;
+
+    /// As the engine reports itself.
+    fn version(&self) -> Option<String>;
+
+    /// Digest of the image that runs, for a container.
+    fn image_digest(&self) -> Option<String> {
+        None
+    }
+
+    /// The last lines of its log, redacted; empty where there is none to read.
+    fn log_tail(&self, lines: usize) -> String;
+
+    /// Resolves when the engine dies without having been asked to, with the cause; never before.
+    fn crashed(&self) -> BoxFuture<'_, Failure>;
+
+    /// Stops it and removes what it left. Dropping an engine stops it too, without waiting.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Failure>>;
+}
+
+/// What hears of the progress of a start.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Starts engines of one kind.
+pub trait Deployer: Send + Sync {
+    /// Starts an engine and waits until its health path answers 200. How long that may take is the caller's to say:
+    /// dropping the future gives the start up and removes what it made.
+    fn start<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Engine>, Failure>>;
+}
+
+/// Gives the value of an environment variable.
+pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// The deployers of this build; each deployment goes to the one that can start it.
+pub struct Deployers {
+    sim: SimDeployer,
+    external: ExternalDeployer,
+    containers: Option<Box<dyn Deployer>>,
+}
+
+impl Deployers {
+    /// Without a deployer of containers: such deployments fail and say so.
+    pub fn new(variables: Variables) -> Deployers {
+        Deployers { sim: SimDeployer, external: ExternalDeployer::new(variables), containers: None }
+    }
+
+    /// With a deployer of containers.
+    pub fn with_containers(self, containers: Box<dyn Deployer>) -> Deployers {
+        Deployers { containers: Some(containers), ..self }
+    }
+}
+
+impl Deployer for Deployers {
+    fn start<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Engine>, Failure>> {
+        if deployment.flavor.is_some() || deployment.spec.sim.is_some() {
+            return self.sim.start(deployment, progress);
+        }
+        if deployment.spec.container.is_none() {
+            return self.external.start(deployment, progress);
+        }
+        match &self.containers {
+            Some(containers) => containers.start(deployment, progress),
+            None => Box::pin(std::future::ready(Err(no_containers(deployment)))),
+        }
+    }
+}
+
+fn no_containers(deployment: &Deployment) -> Failure {
+    Failure::environment(
+        Stage::Create,
+        format!(
+            "cannot start {}: this build starts no containers yet. Rehearse the experiment with `--simulate`, or measure \
+             a running server with method `external`",
+            deployment.container
+        ),
+    )
+}

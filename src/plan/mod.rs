@@ -1,18 +1,26 @@
 //! From a validated spec to a plan: expansion, documents, ids, statuses and reasons. No clock, no network, no files.
 
+pub mod build;
 pub mod catalog;
 mod expand;
+pub mod identity;
+pub mod lock;
+pub mod names;
 pub mod paths;
+pub mod status;
 mod work;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{DeployId, UnitId};
+use crate::digest::{DeployId, Digest, UnitId};
 use crate::spec::policy::{Cost, Gate, RunPolicy, Slo};
 use crate::template::spec::DeploySpec;
+use crate::units;
 use crate::value::Value;
+use crate::wire::Api;
+use crate::workload::{Arrival, Dataset, TokenLengths, Workload};
 
 /// Raised only when numbers measured before are no longer comparable with numbers measured now.
 pub const PROTOCOL: i64 = 1;
@@ -34,6 +42,10 @@ pub struct Plan {
     pub deployments: Vec<Deployment>,
     pub unsupported: Vec<Unsupported>,
     pub searches: Vec<Search>,
+    /// What the deployments refer to, and whether the lock says what it means.
+    pub references: Vec<(lock::Reference, bool)>,
+    /// By block: the parameters that are axes there.
+    pub axes: Vec<Vec<Arc<str>>>,
     pub warnings: Vec<String>,
     /// The experiment's `[run]`, `[slo]`, `[cost]`, `[gate]`.
     pub policy: RunPolicy,
@@ -52,11 +64,21 @@ pub struct Unit {
     pub cell: Cell,
     /// Labelled axes: (axis, label).
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Index into [`Plan::axes`].
+    pub block: u32,
+    /// Content of the data set.
+    pub dataset: Option<Digest>,
     /// Overridden policies, where an `[[override]]` changed them for this unit.
     pub policy: Option<Arc<RunPolicy>>,
     pub slo: Option<Arc<Slo>>,
     pub status: Status,
     pub reasons: Vec<Reason>,
+    /// A sentence that says more about the status.
+    pub note: Option<String>,
+    /// Valid samples that the artifacts have.
+    pub valid_samples: u32,
+    /// Mean length of a sample of this unit so far.
+    pub history_seconds: Option<f64>,
 }
 
 /// What one engine start needs. Serializable: any process that reaches the artifacts can execute it.
@@ -118,6 +140,8 @@ pub struct Reason {
 /// A cell that no stack here can honour.
 #[derive(Clone, Debug)]
 pub struct Unsupported {
+    pub unit_id: UnitId,
+    pub deploy_id: DeployId,
     pub cell: Cell,
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     pub reason: String,
@@ -128,6 +152,8 @@ pub struct Unsupported {
 pub struct Search {
     pub cell: Cell,
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Index into [`Plan::deployments`].
+    pub deployment: usize,
     pub parameter: String,
     pub from: f64,
     pub to: f64,
@@ -135,4 +161,85 @@ pub struct Search {
     /// Relative width at which the search ends.
     pub within: f64,
     pub max_probes: u32,
+}
+
+impl Cell {
+    /// The value of a parameter, its fixed default where it is not set.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        identity::get(&self.0, path).cloned().or_else(|| identity::default_of(path))
+    }
+
+    fn integer(&self, path: &str) -> Option<i64> {
+        self.get(path).and_then(|v| v.as_i64())
+    }
+
+    fn number(&self, path: &str) -> Option<f64> {
+        self.get(path).and_then(|v| v.as_f64())
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        self.get(path).and_then(|v| v.as_str().map(str::to_string))
+    }
+}
+
+impl Plan {
+    /// The canonical document that the unit's id is made from.
+    pub fn unit_document(&self, unit: &Unit) -> Value {
+        let (_, pairs) = identity::split(&unit.cell.0);
+        let hashed = build::hashed(pairs, &self.deployments[unit.deployment].spec.api);
+        let bytes = identity::unit_document(&self.deployments[unit.deployment].id, &hashed, unit.dataset.as_ref());
+        serde_json::from_slice(&bytes).expect("a canonical document is JSON")
+    }
+
+    /// What the unit asks of the server.
+    pub fn workload(&self, unit: &Unit) -> Workload {
+        let c = &unit.cell;
+        let small = |path: &str| c.integer(path).and_then(|i| u32::try_from(i).ok());
+        let large = |path: &str| c.integer(path).and_then(|i| u64::try_from(i).ok());
+        let range = c.get("tokens.input_range").and_then(|v| {
+            let ends: Vec<u32> = v.as_list()?.iter().filter_map(|e| u32::try_from(e.as_i64()?).ok()).collect();
+            Some((*ends.first()?, *ends.get(1)?))
+        });
+        Workload {
+            api: match c.text("api").as_deref() {
+                Some("chat") => Api::Chat,
+                Some("generate") => Api::Generate,
+                Some("batch") => Api::Batch,
+                _ => Api::Completions,
+            },
+            tokens: TokenLengths {
+                input: small("tokens.input"),
+                output: small("tokens.output"),
+                input_stddev: c.number("tokens.input_stddev").unwrap_or(0.0),
+                output_stddev: c.number("tokens.output_stddev").unwrap_or(0.0),
+                input_range: range,
+                shared_prefix: small("tokens.shared_prefix").unwrap_or(0),
+                prefix_groups: small("tokens.prefix_groups").unwrap_or(1),
+                turns: small("tokens.turns").unwrap_or(1),
+            },
+            concurrency: small("concurrency"),
+            rate: c.number("rate"),
+            arrival: match c.text("arrival").as_deref() {
+                Some("constant") => Arrival::Constant,
+                Some("gamma") => Arrival::Gamma,
+                _ => Arrival::Poisson,
+            },
+            burstiness: c.number("burstiness").unwrap_or(1.0),
+            requests: large("requests"),
+            duration: c.text("duration").and_then(|d| units::parse_duration(&d).ok()),
+            warmup: large("warmup").unwrap_or(0),
+            seed: large("seed").unwrap_or(0),
+            dataset: c.text("dataset").map(|path| Dataset { path, format: c.text("format") }),
+            temperature: c.number("temperature").unwrap_or(0.0),
+            ignore_eos: c.get("ignore_eos").and_then(|v| v.as_bool()).unwrap_or(true),
+        }
+    }
+
+    pub fn policy_of<'p>(&'p self, unit: &'p Unit) -> &'p RunPolicy {
+        unit.policy.as_deref().unwrap_or(&self.policy)
+    }
+
+    pub fn slo_of<'p>(&'p self, unit: &'p Unit) -> &'p Slo {
+        unit.slo.as_deref().unwrap_or(&self.slo)
+    }
 }

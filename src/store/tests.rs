@@ -230,21 +230,41 @@ fn a_kill_at_any_point_of_a_commit_loses_nothing_and_leaves_nothing() {
 }
 
 #[test]
-fn a_kill_before_the_first_sample_counts_leaves_a_new_unit() {
+fn a_kill_before_the_first_result_leaves_a_new_unit() {
+    let points: &[fn(&Path)] = &[
+        |dir| fs::create_dir(dir.join("sample-1")).unwrap(),
+        |dir| fs::write(dir.join(".tmp-unit.json"), "{").unwrap(),
+        |dir| fs::write(dir.join("unit.json"), serde_json::to_vec(&unit_record(1)).unwrap()).unwrap(),
+        |dir| {
+            fs::write(dir.join("unit.json"), serde_json::to_vec(&unit_record(1)).unwrap()).unwrap();
+            fs::create_dir(dir.join("sample-1")).unwrap();
+            fs::write(dir.join(".tmp-result.json"), "{").unwrap();
+        },
+    ];
+    for point in points {
+        let (_tmp, store) = store();
+        let record = unit_record(1);
+        let dir = store.unit_dir(STACK, &record.unit_id);
+        fs::create_dir_all(&dir).unwrap();
+        point(&dir);
+        let state = store.states(&[(STACK, record.unit_id)]).remove(0).unwrap_or_default();
+        assert_eq!(state, Default::default());
+        let mut r = reserve(&store, &record);
+        assert_eq!((r.next_sample(), r.set_aside()), (1, None));
+        commit(&mut r, "a");
+        assert_eq!(names(&dir), ["result.json", "sample-1", "unit.json"]);
+    }
+}
+
+#[test]
+fn a_reservation_alone_writes_nothing() {
     let (_tmp, store) = store();
     let record = unit_record(1);
-    drop(reserve(&store, &record));
-    let dir = store.unit_dir(STACK, &record.unit_id);
-    fs::create_dir(dir.join("sample-1")).unwrap();
-    assert_eq!(store.states(&[(STACK, record.unit_id)]), [Some(Default::default())]);
-    assert_eq!(reserve(&store, &record).next_sample(), 1);
-    assert_eq!(names(&dir), ["unit.json"]);
-
-    fs::remove_file(dir.join("unit.json")).unwrap();
-    fs::write(dir.join(".tmp-unit.json"), "{").unwrap();
+    let r = reserve(&store, &record);
+    assert!(store.is_taken(&record.unit_id).unwrap());
+    drop(r);
+    assert!(!store.is_taken(&record.unit_id).unwrap());
     assert_eq!(store.states(&[(STACK, record.unit_id)]), [None]);
-    drop(reserve(&store, &record));
-    assert_eq!(names(&dir), ["unit.json"]);
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub enum Lookup {
 pub struct Reservation {
     _lock: Lock,
     dir: PathBuf,
+    /// What is to be written as `unit.json` before the first result; `None` when it is there.
+    unwritten: Option<Box<UnitRecord>>,
     result: UnitResult,
     next_sample: u32,
     set_aside: Option<String>,
@@ -59,29 +61,34 @@ impl Store {
     }
 
     /// Asks for the permission to write a unit. Leftovers of dead processes are removed, damaged files are set aside
-    /// under `damaged-{n}-…`, and `unit.json` is written when it is not there.
+    /// under `damaged-{n}-…`. A unit that is not there yet is written with its first result.
     pub fn reserve(&self, directory: &str, record: &UnitRecord) -> Result<Lookup, StoreError> {
         let TryLock::Held(lock) = Lock::attempt(&self.unit_lock_path(&record.unit_id))? else {
             return Ok(Lookup::Taken);
         };
         let dir = self.unit_dir(directory, &record.unit_id);
         let mut set_aside = None;
+        let mut unwritten = None;
         let result = match read(&dir, &record.unit_id)? {
             Stored::Present { result, .. } => *result,
-            Stored::Absent => {
-                write_new_unit(&dir, record)?;
-                UnitResult::empty(record.unit_id, record.deploy_id)
-            }
-            Stored::Damaged(reason) => {
-                set_aside_everything(&dir)?;
-                write_new_unit(&dir, record)?;
-                set_aside = Some(reason);
+            stored => {
+                if let Stored::Damaged(reason) = stored {
+                    set_aside_everything(&dir)?;
+                    set_aside = Some(reason);
+                }
+                unwritten = Some(Box::new(record.clone()));
                 UnitResult::empty(record.unit_id, record.deploy_id)
             }
         };
         sweep(&dir, &result)?;
         let next_sample = next_number(&dir, &result);
-        Ok(Lookup::Reserved(Box::new(Reservation { _lock: lock, dir, result, next_sample, set_aside })))
+        let reservation = Reservation { _lock: lock, dir, unwritten, result, next_sample, set_aside };
+        Ok(Lookup::Reserved(Box::new(reservation)))
+    }
+
+    /// Whether another process, or another reservation of this one, holds a unit right now.
+    pub fn is_taken(&self, unit_id: &UnitId) -> Result<bool, StoreError> {
+        Ok(matches!(Lock::attempt(&self.unit_lock_path(unit_id))?, TryLock::Taken))
     }
 
     /// Removes what a dead process left half-written in a unit, unless somebody is at work there.
@@ -146,6 +153,11 @@ impl Reservation {
     fn replace(&mut self, change: impl FnOnce(&mut UnitResult)) -> Result<(), StoreError> {
         let mut result = self.result.clone();
         change(&mut result);
+        if let Some(record) = &self.unwritten {
+            atomic::create_dir(&self.dir)?;
+            atomic::write(&self.dir.join(UNIT_FILE), &to_json(record))?;
+            self.unwritten = None;
+        }
         atomic::write(&self.dir.join(RESULT_FILE), &to_json(&result))?;
         self.result = result;
         Ok(())
@@ -257,11 +269,6 @@ pub(super) fn check_ids(unit: &UnitRecord, unit_id: &UnitId) -> Result<(), Strin
         return Err(format!("the deployment's document in {UNIT_FILE} does not have the deployment's id"));
     }
     Ok(())
-}
-
-fn write_new_unit(dir: &Path, record: &UnitRecord) -> Result<(), StoreError> {
-    atomic::create_dir(dir)?;
-    atomic::write(&dir.join(UNIT_FILE), &to_json(record))
 }
 
 /// Renames everything that a reader would trust to `damaged-{n}-…` with one `n`.

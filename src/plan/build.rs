@@ -1,0 +1,513 @@
+//! From expanded cells to a plan: checks, deployments, units, `--only`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::expand::{self, Expanded};
+use super::identity::{self, Contents, Pairs, Resolver, Unresolved, get};
+use super::lock::{Lock, Reference, ReferenceKind};
+use super::paths::Paths;
+use super::{Cell, Plan, Search, Status, Unit, Unsupported};
+use crate::diag::{self, Diagnostic};
+use crate::digest::{Digest, UnitId};
+use crate::spec::Spec;
+use crate::spec::block::{Assignment, SearchAxis};
+use crate::spec::policy::{RunPolicy, Slo};
+use crate::spec::predicate::Predicate;
+use crate::spec::sections::RunSetting;
+use crate::spec::types::Vocabulary;
+use crate::template::Templates;
+use crate::value::Value;
+
+/// Most distinct parameter paths that one experiment may use.
+const MAX_PATHS: usize = 4096;
+
+/// Everything a plan is made from.
+pub struct PlanRequest<'a> {
+    pub spec: &'a Spec,
+    pub words: &'a Vocabulary,
+    pub templates: &'a Templates,
+    pub lock: &'a Lock,
+    pub contents: &'a dyn Contents,
+    /// Hardware class of this host, for cells that neither the file nor the lock give one.
+    pub detected_hardware: &'a str,
+    /// `--set`.
+    pub set: &'a [Assignment],
+    /// `--only`: a cell is kept when any of them matches.
+    pub only: &'a [Predicate],
+    /// Flags that stand over `[run]`.
+    pub settings: &'a [RunSetting],
+    pub simulate: bool,
+    /// Version of the simulator's timing model.
+    pub sim_version: u32,
+}
+
+/// Builds the plan; all statuses are `new` until it is compared with artifacts.
+pub fn build(request: &PlanRequest) -> Result<Plan, Vec<Diagnostic>> {
+    let spec = request.spec;
+    let paths = Paths::collect(spec, request.set, request.only.iter());
+    if paths.len() > MAX_PATHS {
+        let message =
+            format!("the experiment uses {} different parameter paths; the limit is {MAX_PATHS}", paths.len());
+        return Err(vec![Diagnostic::new("too_many_paths", message).at(&spec.source, 0..0)]);
+    }
+    let cells = expand::expand(spec, request.words, &paths, request.set).map_err(tidied)?;
+    let mut builder = Builder::new(request);
+    for cell in cells {
+        builder.cell(cell, &paths);
+    }
+    builder.finish()
+}
+
+fn tidied(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diag::tidy(&mut problems);
+    problems
+}
+
+struct Builder<'a> {
+    request: &'a PlanRequest<'a>,
+    resolver: Resolver<'a>,
+    plan: Plan,
+    /// Canonical deploy parameters → index into `resolved`.
+    tuples: HashMap<Vec<u8>, usize>,
+    resolved: Vec<Result<usize, String>>,
+    deploy_ids: HashMap<crate::digest::DeployId, usize>,
+    seen: HashSet<UnitId>,
+    datasets: HashMap<Arc<str>, Result<Digest, String>>,
+    policies: HashMap<Arc<[u16]>, Policies>,
+    references: BTreeMap<Reference, bool>,
+    hardware: BTreeSet<(String, String)>,
+    problems: Vec<Diagnostic>,
+}
+
+type Policies = (Option<Arc<RunPolicy>>, Option<Arc<Slo>>);
+
+impl<'a> Builder<'a> {
+    fn new(request: &'a PlanRequest<'a>) -> Builder<'a> {
+        let spec = request.spec;
+        let mut policy = spec.run.clone();
+        request.settings.iter().for_each(|s| s.apply(&mut policy));
+        let mut axes = Vec::with_capacity(spec.blocks.len());
+        for block in &spec.blocks {
+            let mut set = BTreeSet::new();
+            block.product.axis_paths(&mut set);
+            axes.push(set.into_iter().collect::<Vec<_>>());
+        }
+        Builder {
+            request,
+            resolver: Resolver::new(
+                request.templates,
+                request.lock,
+                request.contents,
+                request.detected_hardware,
+                request.simulate,
+                request.sim_version,
+            ),
+            plan: Plan {
+                experiment: spec.name.clone(),
+                description: spec.description.clone(),
+                tags: spec.tags.clone(),
+                hardware: Vec::new(),
+                units: Vec::new(),
+                deployments: Vec::new(),
+                unsupported: Vec::new(),
+                searches: Vec::new(),
+                references: Vec::new(),
+                axes,
+                warnings: Vec::new(),
+                policy,
+                slo: spec.slo.clone(),
+                cost: spec.cost.clone(),
+                gate: spec.gate.clone(),
+                simulated: request.simulate,
+            },
+            tuples: HashMap::new(),
+            resolved: Vec::new(),
+            deploy_ids: HashMap::new(),
+            seen: HashSet::new(),
+            datasets: HashMap::new(),
+            policies: HashMap::new(),
+            references: BTreeMap::new(),
+            hardware: BTreeSet::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn cell(&mut self, mut cell: Expanded, paths: &Paths) {
+        if self.problems.len() >= 50 {
+            return;
+        }
+        engine_default(&mut cell.values);
+        if let Err(problem) = check(&cell) {
+            let span = self.request.spec.blocks[cell.block as usize].span.clone();
+            self.problems.push(problem.at(&self.request.spec.source, span));
+            return;
+        }
+        let keep = |p: &Predicate| expand::matches(&cell.values, &cell.labels, p, paths, self.request.words);
+        let wanted = self.request.only.is_empty() || self.request.only.iter().any(keep);
+        let (deploy, unit) = identity::split(&cell.values);
+        match self.deployment(&deploy, cell.block, wanted) {
+            Some(Ok(index)) => self.unit(cell, unit, index, wanted),
+            Some(Err(reason)) if wanted => self.unsupported(cell, &deploy, &unit, reason),
+            _ => {}
+        }
+    }
+
+    /// The deployment of these parameters: resolved once per distinct set. `None` when it is broken.
+    fn deployment(&mut self, deploy: &Pairs, block: u32, wanted: bool) -> Option<Result<usize, String>> {
+        let key = identity::canonical(deploy);
+        if let Some(i) = self.tuples.get(&key) {
+            return Some(self.resolved[*i].clone());
+        }
+        let outcome = match self.resolver.resolve(deploy) {
+            Ok(resolved) => {
+                let d = resolved.deployment;
+                if wanted {
+                    self.hardware.insert((d.hardware.clone(), resolved.hardware_source.to_string()));
+                    for (reference, locked) in resolved.references {
+                        self.references.insert(reference, locked);
+                    }
+                }
+                let next = self.plan.deployments.len();
+                let index = *self.deploy_ids.entry(d.id).or_insert(next);
+                if index == next {
+                    self.plan.deployments.push(d);
+                }
+                Ok(index)
+            }
+            Err(Unresolved::Unsupported(reason)) => Err(reason),
+            Err(Unresolved::Broken(code, message, help)) => {
+                let span = self.request.spec.blocks[block as usize].span.clone();
+                let problem = Diagnostic::new(code, message).at(&self.request.spec.source, span).maybe_help(help);
+                if !self.problems.iter().any(|p| p.message == problem.message) {
+                    self.problems.push(problem);
+                }
+                return None;
+            }
+        };
+        self.tuples.insert(key, self.resolved.len());
+        self.resolved.push(outcome.clone());
+        Some(outcome)
+    }
+
+    fn unit(&mut self, cell: Expanded, mut unit: Pairs, deployment: usize, wanted: bool) {
+        let api = &self.plan.deployments[deployment].spec.api;
+        let dialect = api.dialect;
+        let chosen = get(&unit, "api").and_then(Value::as_str).unwrap_or(api.default.as_str()).to_string();
+        if let Some(search) = cell.search.clone() {
+            if wanted {
+                self.search(cell, &search, deployment);
+            }
+            return;
+        }
+        let derived = derive(&mut unit, &chosen);
+        let dataset = match get(&unit, "dataset").and_then(Value::as_str).map(Arc::from) {
+            None => None,
+            Some(path) => match self.dataset(&path, cell.block) {
+                Some(digest) => Some(digest),
+                None => return,
+            },
+        };
+        if let Some(reason) = unmeasurable(&chosen, dialect, &unit) {
+            if wanted {
+                let (deploy, _) = identity::split(&cell.values);
+                self.unsupported(cell, &deploy, &unit, reason);
+            }
+            return;
+        }
+        let hashed: Pairs = unit.into_iter().filter(|(p, _)| &**p != "dataset").collect();
+        let id = UnitId::of_canonical(&identity::unit_document(
+            &self.plan.deployments[deployment].id,
+            &hashed,
+            dataset.as_ref(),
+        ));
+        if !wanted || !self.seen.insert(id) {
+            return;
+        }
+        let (policy, slo) = self.policies(&cell.policies);
+        let mut values = cell.values;
+        for (path, value) in derived {
+            if let Err(at) = values.binary_search_by(|(p, _)| (**p).cmp(path)) {
+                values.insert(at, (path.into(), value));
+            }
+        }
+        self.plan.units.push(Unit {
+            id,
+            deployment,
+            cell: Cell(values),
+            labels: cell.labels,
+            block: cell.block,
+            dataset,
+            policy,
+            slo,
+            status: Status::New,
+            reasons: Vec::new(),
+            note: None,
+            valid_samples: 0,
+            history_seconds: None,
+        });
+    }
+
+    fn dataset(&mut self, path: &Arc<str>, block: u32) -> Option<Digest> {
+        let contents = self.request.contents;
+        let digest = self.datasets.entry(path.clone()).or_insert_with(|| contents.digest(path)).clone();
+        match digest {
+            Ok(digest) => Some(digest),
+            Err(e) => {
+                let span = self.request.spec.blocks[block as usize].span.clone();
+                let message = format!("the data set `{path}` cannot be read: {e}");
+                let help = "a data set's path is relative to the experiment file";
+                self.problems
+                    .push(Diagnostic::new("unreadable_file", message).at(&self.request.spec.source, span).help(help));
+                None
+            }
+        }
+    }
+
+    fn unsupported(&mut self, cell: Expanded, deploy: &Pairs, unit: &Pairs, reason: String) {
+        let deploy_id = Resolver::unsupported_id(deploy);
+        let unit_id = UnitId::of_canonical(&identity::unit_document(&deploy_id, unit, None));
+        if self.seen.insert(unit_id) {
+            self.plan.unsupported.push(Unsupported {
+                unit_id,
+                deploy_id,
+                cell: Cell(cell.values),
+                labels: cell.labels,
+                reason,
+            });
+        }
+    }
+
+    fn search(&mut self, cell: Expanded, axis: &SearchAxis, deployment: usize) {
+        let search = Search {
+            cell: Cell(cell.values),
+            labels: cell.labels,
+            deployment,
+            parameter: axis.path.to_string(),
+            from: axis.from,
+            to: axis.to,
+            until: axis.until.clone(),
+            within: axis.within,
+            max_probes: probes(axis.from, axis.to, axis.within),
+        };
+        if !self.plan.searches.iter().any(|s| s.cell == search.cell && s.parameter == search.parameter) {
+            self.plan.searches.push(search);
+        }
+    }
+
+    /// The experiment's policy with the matching overrides, then the flags.
+    fn policies(&mut self, matched: &Arc<[u16]>) -> Policies {
+        if matched.is_empty() {
+            return (None, None);
+        }
+        let request = self.request;
+        self.policies
+            .entry(matched.clone())
+            .or_insert_with(|| {
+                let mut run = request.spec.run.clone();
+                let mut slo = request.spec.slo.clone();
+                for i in matched.iter() {
+                    let rule = &request.spec.overrides[usize::from(*i)];
+                    rule.run.iter().for_each(|s| s.apply(&mut run));
+                    slo.0.extend(rule.slo.iter().flat_map(|s| s.0.clone()));
+                }
+                request.settings.iter().for_each(|s| s.apply(&mut run));
+                (Some(Arc::new(run)), Some(Arc::new(slo)))
+            })
+            .clone()
+    }
+
+    fn finish(mut self) -> Result<Plan, Vec<Diagnostic>> {
+        if !self.problems.is_empty() {
+            return Err(tidied(self.problems));
+        }
+        let spec = self.request.spec;
+        if self.request.only.is_empty() && self.plan.units.is_empty() && self.plan.searches.is_empty() {
+            let reasons: BTreeSet<&str> = self.plan.unsupported.iter().map(|u| u.reason.as_str()).collect();
+            let message = "no stack can honour any cell of this experiment".to_string();
+            let help = reasons.into_iter().take(5).collect::<Vec<_>>().join("\n");
+            let span = spec.blocks.first().map_or(0..0, |b| b.span.clone());
+            return Err(vec![Diagnostic::new("all_unsupported", message).at(&spec.source, span).help(help)]);
+        }
+        self.drop_unused();
+        self.plan.hardware = std::mem::take(&mut self.hardware).into_iter().collect();
+        self.warn();
+        self.plan.references = std::mem::take(&mut self.references).into_iter().collect();
+        Ok(self.plan)
+    }
+
+    /// Deployments that `--only` left without a unit go.
+    fn drop_unused(&mut self) {
+        let used: BTreeSet<usize> = self
+            .plan
+            .units
+            .iter()
+            .map(|u| u.deployment)
+            .chain(self.plan.searches.iter().map(|s| s.deployment))
+            .collect();
+        let new_index: HashMap<usize, usize> = used.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+        let mut i = 0;
+        self.plan.deployments.retain(|_| {
+            i += 1;
+            used.contains(&(i - 1))
+        });
+        self.plan.units.iter_mut().for_each(|u| u.deployment = new_index[&u.deployment]);
+        self.plan.searches.iter_mut().for_each(|s| s.deployment = new_index[&s.deployment]);
+    }
+
+    fn warn(&mut self) {
+        let unlocked = |kind: ReferenceKind| {
+            let names = self.references.iter().filter(move |(r, locked)| r.kind == kind && !**locked);
+            names.map(|(r, _)| r.name.clone()).collect::<Vec<_>>()
+        };
+        if self.request.simulate {
+            return;
+        }
+        let images = unlocked(ReferenceKind::Image);
+        if !images.is_empty() {
+            let message = format!("a tag can move: the lock has no digest for {}", images.join(", "));
+            self.plan.warnings.push(format!("{message} (`llmatrix lock` resolves it)"));
+        }
+        let models = unlocked(ReferenceKind::Model);
+        if !models.is_empty() {
+            self.plan.warnings.push(format!("a branch can move: the lock has no commit for {}", models.join(", ")));
+        }
+        let mut classes: Vec<String> = Vec::new();
+        for (class, source) in &self.plan.hardware {
+            if source != "detected"
+                && !matches!(class.as_str(), "sim" | "external")
+                && class != self.request.detected_hardware
+            {
+                classes.push(class.clone());
+            }
+        }
+        if !classes.is_empty() {
+            let here = self.request.detected_hardware;
+            self.plan.warnings.push(format!("planned for {}; this host is {here}", classes.join(", ")));
+        }
+    }
+}
+
+/// `engine` of an external endpoint is `openai` unless said otherwise.
+fn engine_default(values: &mut Vec<(Arc<str>, Value)>) {
+    if get(values, "engine").is_none() && get(values, "method").and_then(Value::as_str) == Some("external") {
+        let at = values.binary_search_by(|(p, _)| (**p).cmp("engine")).unwrap_or_else(|i| i);
+        values.insert(at, ("engine".into(), "openai".into()));
+    }
+}
+
+/// Adds what is derived and takes out what has no effect; returns what was derived.
+fn derive(unit: &mut Pairs, api: &str) -> Vec<(&'static str, Value)> {
+    let has = |unit: &Pairs, name: &str| get(unit, name).is_some();
+    let mut derived = vec![("api", Value::str(api))];
+    if !has(unit, "rate") {
+        let concurrency = get(unit, "concurrency").cloned().unwrap_or(Value::Int(1));
+        derived.push(("concurrency", concurrency));
+        unit.retain(|(p, _)| !matches!(&**p, "arrival" | "burstiness"));
+    }
+    if get(unit, "arrival").and_then(Value::as_str) != Some("gamma") {
+        unit.retain(|(p, _)| &**p != "burstiness");
+    }
+    if !has(unit, "tokens.shared_prefix") {
+        unit.retain(|(p, _)| &**p != "tokens.prefix_groups");
+    }
+    if !has(unit, "requests") && !has(unit, "duration") {
+        let concurrency = get(unit, "concurrency").and_then(Value::as_i64).unwrap_or(1);
+        derived.push(("requests", Value::Int(concurrency.saturating_mul(10).max(100))));
+    }
+    if let Some(path) = get(unit, "dataset").and_then(Value::as_str)
+        && !has(unit, "format")
+    {
+        let format = if path.ends_with(".json") { "sharegpt" } else { "jsonl" };
+        derived.push(("format", format.into()));
+    }
+    for (path, value) in &derived {
+        match unit.binary_search_by(|(p, _)| (**p).cmp(path)) {
+            Ok(_) => {}
+            Err(at) => unit.insert(at, ((*path).into(), value.clone())),
+        }
+    }
+    derived
+}
+
+/// The unit parameters as they are hashed, from those that are set and not default.
+pub fn hashed(mut unit: Pairs, api: &crate::wire::ApiSpec) -> Pairs {
+    let chosen = get(&unit, "api").and_then(Value::as_str).unwrap_or(api.default.as_str()).to_string();
+    derive(&mut unit, &chosen);
+    unit.retain(|(p, _)| &**p != "dataset");
+    unit
+}
+
+/// What the load generator of this version does not send.
+fn unmeasurable(api: &str, dialect: crate::wire::Dialect, unit: &Pairs) -> Option<String> {
+    let generate = dialect != crate::wire::Dialect::Openai;
+    match api {
+        "batch" => return Some("`api = \"batch\"` is not measured by this version".into()),
+        "generate" if !generate => return Some("this stack has no `generate` API; use `chat` or `completions`".into()),
+        "chat" | "completions" if generate => return Some(format!("this stack has no `{api}` API; use `generate`")),
+        _ => {}
+    }
+    let turns = get(unit, "tokens.turns").and_then(Value::as_i64).unwrap_or(1);
+    (turns > 1).then(|| "conversations of several turns (`tokens.turns`) are not measured by this version".into())
+}
+
+/// Upper bound of the probes of a search: doubling up to the bracket, then halving it on the grid of `within`.
+pub fn probes(from: f64, to: f64, within: f64) -> u32 {
+    let doublings = (to / from).log2().ceil().max(0.0);
+    let halvings = (2f64.ln() / (1.0 + within).ln()).log2().ceil().max(0.0);
+    (doublings + 1.0 + halvings) as u32
+}
+
+/// What a cell must have, and what cannot stand together.
+fn check(cell: &Expanded) -> Result<(), Diagnostic> {
+    let v = &cell.values;
+    let has = |name: &str| get(v, name).is_some();
+    let number = |name: &str| get(v, name).and_then(Value::as_f64);
+    for name in ["model", "method", "engine"] {
+        if !has(name) {
+            let message = format!("the cells of this block have no `{name}`");
+            return Err(Diagnostic::new("missing_parameter", message)
+                .help(format!("set `{name}` in the block or under [defaults]")));
+        }
+    }
+    let conflict = |message: &str, help: &str| Err(Diagnostic::new("conflict", message).help(help));
+    let method = get(v, "method").and_then(Value::as_str).unwrap_or_default();
+    if (method == "external") != has("endpoint") {
+        return match method {
+            "external" => Err(Diagnostic::new("missing_parameter", "the method `external` needs an `endpoint`")
+                .help("for example endpoint = \"http://127.0.0.1:8000\"")),
+            _ => conflict("`endpoint` is for the method `external` only", "remove it, or set method = \"external\""),
+        };
+    }
+    if has("dataset") && (has("tokens.input") || has("tokens.input_range")) {
+        return conflict("`dataset` gives the prompts, so `tokens.input` cannot", "remove one of them");
+    }
+    if !has("dataset") {
+        for (name, ok) in [
+            ("tokens.input", has("tokens.input") || has("tokens.input_range")),
+            ("tokens.output", has("tokens.output")),
+        ] {
+            if !ok {
+                let help = "for example tokens = [{ input = 1024, output = 128 }]";
+                return Err(Diagnostic::new("missing_parameter", format!("the cells of this block have no `{name}`"))
+                    .help(help));
+            }
+        }
+    }
+    if has("tokens.input") && has("tokens.input_range") {
+        return conflict("`tokens.input` and `tokens.input_range` both give the input length", "remove one of them");
+    }
+    if let (Some(shared), Some(input)) = (number("tokens.shared_prefix"), number("tokens.input"))
+        && shared > input
+    {
+        return conflict("`tokens.shared_prefix` is part of `tokens.input` and cannot be longer", "shorten the prefix");
+    }
+    let gamma = get(v, "arrival").and_then(Value::as_str) == Some("gamma");
+    if number("burstiness").is_some_and(|b| b != 1.0) && !gamma {
+        return conflict("`burstiness` shapes gamma arrivals only", "set arrival = \"gamma\"");
+    }
+    if cell.search.as_ref().is_some_and(|s| has(&s.path)) {
+        return conflict("a searched parameter is also set by an override", "remove one of them");
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! `STEM.lock`: what the references of an experiment meant when it was locked. TOML, committed beside `STEM.toml`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+/// Schema number of the lock file.
+const VERSION: u32 = 1;
+
+/// A lock file. Keys are references as written in the experiment or its templates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    pub version: u32,
+    /// Hardware class that the experiment is meant for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<String>,
+    /// Image reference → digest, or the image's id for one built locally.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, LockedImage>,
+    /// `model` or `model@revision` → commit, or the content hash of a local directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, LockedModel>,
+    /// Asset reference → commit or content hash.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub assets: BTreeMap<String, LockedContent>,
+    /// Remote data set → content hash.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub datasets: BTreeMap<String, LockedContent>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedImage {
+    pub digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedModel {
+    /// Commit of a hub model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// BLAKE3 of a local directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_bytes_per_token: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedContent {
+    /// BLAKE3 of a file or directory, or a hub commit.
+    pub content: String,
+}
+
+/// What a reference names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReferenceKind {
+    Image,
+    Model,
+    Asset,
+    Dataset,
+}
+
+/// Something outside the experiment that its result depends on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Reference {
+    pub kind: ReferenceKind,
+    pub name: String,
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            ReferenceKind::Image => "image",
+            ReferenceKind::Model => "model",
+            ReferenceKind::Asset => "asset",
+            ReferenceKind::Dataset => "data set",
+        };
+        write!(f, "{kind} {}", self.name)
+    }
+}
+
+impl Lock {
+    pub fn new() -> Lock {
+        Lock { version: VERSION, ..Lock::default() }
+    }
+
+    /// Reads a lock file's text.
+    pub fn parse(text: &str) -> Result<Lock, toml::de::Error> {
+        let lock: Lock = toml::from_str(text)?;
+        if lock.version != VERSION {
+            let message =
+                format!("version {} of the lock file is not known; this tool reads version {VERSION}", lock.version);
+            return Err(serde::de::Error::custom(message));
+        }
+        Ok(lock)
+    }
+
+    /// The file's text.
+    pub fn to_text(&self) -> String {
+        let body = toml::to_string(self).expect("a lock has a TOML form");
+        format!("# Written by `llmatrix lock`. Commit it; `llmatrix lock --update` moves it.\n{body}")
+    }
+
+    /// Every locked reference with what it means, for diffs.
+    pub fn entries(&self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
+        out.extend(self.hardware.iter().map(|h| ("hardware".to_string(), h.clone())));
+        out.extend(self.images.iter().map(|(k, v)| (format!("image {k}"), v.digest.clone())));
+        for (k, v) in &self.models {
+            out.insert(format!("model {k}"), v.commit.clone().or(v.content.clone()).unwrap_or_default());
+        }
+        out.extend(self.assets.iter().map(|(k, v)| (format!("asset {k}"), v.content.clone())));
+        out.extend(self.datasets.iter().map(|(k, v)| (format!("data set {k}"), v.content.clone())));
+        out
+    }
+}
+
+/// Lines `+ new`, `- gone`, `~ moved` between two locks; empty when they agree.
+pub fn diff(old: &Lock, new: &Lock) -> String {
+    let (old, new) = (old.entries(), new.entries());
+    let mut out = String::new();
+    for (name, value) in &old {
+        match new.get(name) {
+            None => _ = writeln!(out, "- {name} {value}"),
+            Some(now) if now != value => _ = writeln!(out, "~ {name} {value} → {now}"),
+            Some(_) => {}
+        }
+    }
+    for (name, value) in new.iter().filter(|(n, _)| !old.contains_key(*n)) {
+        _ = writeln!(out, "+ {name} {value}");
+    }
+    out
+}
+
+/// Hub models are locked with their revision.
+pub fn model_key(model: &str, revision: Option<&str>) -> String {
+    match revision {
+        Some(revision) => format!("{model}@{revision}"),
+        None => model.to_string(),
+    }
+}
+
+/// A path rather than a hub id or a URL.
+pub fn is_local(reference: &str) -> bool {
+    reference.starts_with("./") || reference.starts_with("../") || reference.starts_with('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_reads_back_and_differs_by_name() {
+        let mut lock = Lock::new();
+        lock.images.insert("a/b:1".into(), LockedImage { digest: "sha256:1".into() });
+        assert_eq!(Lock::parse(&lock.to_text()).unwrap(), lock);
+        let mut moved = lock.clone();
+        moved.images.insert("a/b:1".into(), LockedImage { digest: "sha256:2".into() });
+        moved.hardware = Some("h100".into());
+        assert_eq!(diff(&lock, &moved), "~ image a/b:1 sha256:1 → sha256:2\n+ hardware h100\n");
+        assert!(Lock::parse("version = 9\n").unwrap_err().to_string().contains("version 9"));
+    }
+}
