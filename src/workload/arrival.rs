@@ -11,14 +11,14 @@ pub enum Pacer {
     /// A request starts as soon as one of `concurrency` slots is free.
     Closed { concurrency: u32 },
     /// Requests start by a schedule, at most `cap` at a time; a request that has to wait keeps its intended time.
-    Open { schedule: Schedule, cap: Option<u32> },
+    Open { schedule: Box<Schedule>, cap: Option<u32> },
 }
 
 impl Pacer {
     pub fn new(workload: &Workload) -> Pacer {
         match workload.rate {
             Some(rate) => Pacer::Open {
-                schedule: Schedule::new(rate, workload.arrival, workload.burstiness, workload.seed),
+                schedule: Box::new(Schedule::new(rate, workload.arrival, workload.burstiness, workload.seed)),
                 cap: workload.concurrency,
             },
             None => Pacer::Closed { concurrency: workload.concurrency.unwrap_or(1).max(1) },

@@ -74,9 +74,9 @@ mod tests {
         for (k, (mean, var)) in [0.5, 1.0, 4.0].map(|k| (k, moments(|r| gamma(r, k)))) {
             assert!((mean - 1.0).abs() < 0.03 && (var * k - 1.0).abs() < 0.08, "gamma {k}: {mean} {var}");
         }
-        let (mean, var) = moments(|r| exponential(r));
+        let (mean, var) = moments(exponential);
         assert!((mean - 1.0).abs() < 0.02 && (var - 1.0).abs() < 0.05);
-        let (mean, var) = moments(|r| normal(r));
+        let (mean, var) = moments(normal);
         assert!(mean.abs() < 0.02 && (var - 1.0).abs() < 0.03);
     }
 
