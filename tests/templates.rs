@@ -191,7 +191,6 @@ fn attention_data_parallelism_lies_inside_the_tensor_group() {
 fn what_an_engine_cannot_honour_is_refused_with_the_reason() {
     for (stack, set, says) in [
         ("hf/trtllm", r#"{"model": "org/m", "served_model": "x"}"#, "no option for the served name"),
-        ("hf/trtllm", r#"{"model": "org/m", "quantization": "fp8"}"#, "does not say fp8"),
         ("hf/trtllm", r#"{"model": "org/m", "data_parallel": 2}"#, "replicas"),
         ("hf/vllm", r#"{"model": "org/m", "expert_parallel": 2}"#, "expert_parallel must be 1"),
         ("triton/vllm", r#"{"model": "org/m", "served_model": "a/b"}"#, "cannot contain `/`"),
