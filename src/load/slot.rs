@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::ReadBuf;
 
 use super::Target;
+use super::alarm::Alarm;
 use super::endpoint::{Connection, Endpoint};
 use super::http::{Head, HttpError, ResponseReader};
 use super::marks::Marks;
@@ -138,6 +139,8 @@ pub struct Slot {
     progress: Option<Arc<Progress>>,
     /// Tokens of this request that the progress counters know of.
     told: u32,
+    /// Rings at scheduled starts.
+    pub alarm: Alarm,
     pub output: Output,
 }
 
@@ -162,6 +165,7 @@ impl Slot {
             wall_start_ns: 0,
             progress: None,
             told: 0,
+            alarm: Alarm::default(),
             output: Output::default(),
             link,
         }

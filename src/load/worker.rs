@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::LoadError;
+use super::alarm::Alarm;
 use super::slot::{Link, Output, Slot, Timing};
 use crate::stats::{Progress, RequestRecord, Status};
 use crate::workload::arrival::Schedule;
@@ -199,7 +200,7 @@ async fn agree_on_start(shared: &Shared) -> Start {
     }
     shared.barrier.wait().await;
     let start = *shared.start.get().expect("the leader has set the start");
-    sleep_until(start.epoch.into()).await;
+    Alarm::default().at(start.epoch).await;
     start
 }
 
@@ -311,7 +312,7 @@ async fn open_loop(
             slot.load(index, &shared.prompts.get(Phase::Measured, index))?;
             // Where this fails, the exchange fails the same way, as data.
             let _ = slot.ready(false).await;
-            sleep_until(due.into()).await;
+            slot.alarm.at(due).await;
             let record = slot.exchange(&timing, at).await;
             let _ = count(&shared, &record);
             slot.keep(record);
