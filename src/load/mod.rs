@@ -6,6 +6,7 @@
 //!
 //! May open sockets and threads; reads no files but those of the TLS configuration; prints nothing.
 
+mod alarm;
 mod endpoint;
 mod http;
 mod marks;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::ReadBuf;
 
 use super::Target;
+use super::alarm::Alarm;
 use super::endpoint::{Connection, Endpoint};
 use super::http::{Head, HttpError, ResponseReader};
 use super::marks::Marks;
@@ -138,6 +139,8 @@ pub struct Slot {
     progress: Option<Arc<Progress>>,
     /// Tokens of this request that the progress counters know of.
     told: u32,
+    /// Rings at scheduled starts.
+    pub alarm: Alarm,
     pub output: Output,
 }
 
@@ -162,6 +165,7 @@ impl Slot {
             wall_start_ns: 0,
             progress: None,
             told: 0,
+            alarm: Alarm::default(),
             output: Output::default(),
             link,
         }
@@ -218,6 +222,9 @@ impl Slot {
     /// Sends the loaded request and reads its answer.
     pub async fn exchange(&mut self, timing: &Timing, intended_ns: u64) -> RequestRecord {
         self.told = 0;
+        if let Some(progress) = &self.progress {
+            progress.sent.fetch_add(1, Relaxed);
+        }
         self.begin(timing);
         let timeout = Instant::now() + timing.request_timeout;
         let deadline = timing.cutoff.map_or(timeout, |c| c.min(timeout));
@@ -258,12 +265,14 @@ impl Slot {
     }
 
     async fn attempt(&mut self, timing: &Timing) -> Result<(), Failure> {
-        if let Some(progress) = &self.progress {
-            progress.sent.fetch_add(1, Relaxed);
-        }
         let connection = self.connection.as_mut().expect("ready() left a connection");
-        connection.write_all(&self.request).await?;
-        poll_fn(|cx| self.receive(cx, Some(timing))).await?;
+        let written = connection.write_all(&self.request).await;
+        let received = poll_fn(|cx| self.receive(cx, Some(timing))).await;
+        // A server may refuse a request before it has read all of it: what it says then tells more than the broken pipe.
+        if received.is_err() {
+            written?;
+        }
+        received?;
         self.rest();
         Ok(())
     }

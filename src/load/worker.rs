@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::LoadError;
+use super::alarm::Alarm;
 use super::slot::{Link, Output, Slot, Timing};
 use crate::stats::{Progress, RequestRecord, Status};
 use crate::workload::arrival::Schedule;
@@ -76,10 +77,10 @@ pub struct WorkerOutput {
 /// Runs a worker's share of a sample from the first connection to the last answer.
 pub async fn run(shared: Arc<Shared>, share: Share) -> Result<WorkerOutput, LoadError> {
     let mut slots = open(&shared, share.slots).await?;
-    slots = warm_up(&shared, slots).await;
+    slots = warm_up(&shared, slots).await?;
     shared.barrier.wait().await;
     check_warm_up(&shared)?;
-    slots = reopen(slots).await;
+    slots = reopen(slots).await?;
     for slot in &mut slots {
         slot.report_to(shared.progress.clone());
     }
@@ -89,8 +90,8 @@ pub async fn run(shared: Arc<Shared>, share: Share) -> Result<WorkerOutput, Load
     let timing = Timing { epoch: start.epoch, request_timeout: shared.request_timeout, cutoff };
     let cpu = thread_cpu();
     let output = match share.schedule {
-        None => closed_loop(&shared, slots, first, timing).await,
-        Some(schedule) => open_loop(&shared, slots, schedule, (share.worker, share.workers), timing).await,
+        None => closed_loop(&shared, slots, first, timing).await?,
+        Some(schedule) => open_loop(&shared, slots, schedule, (share.worker, share.workers), timing).await?,
     };
     let wall = timing.epoch.elapsed();
     let cpu_fraction = cpu.zip(thread_cpu()).map(|(a, b)| b.saturating_sub(a).as_secs_f64() / wall.as_secs_f64());
@@ -104,55 +105,50 @@ fn thread_cpu() -> Option<Duration> {
 }
 
 async fn open(shared: &Arc<Shared>, n: usize) -> Result<Vec<Slot>, LoadError> {
+    let unreachable =
+        |e: std::io::Error| LoadError::Unreachable { url: shared.link.endpoint.url.clone(), message: e.to_string() };
     let mut slots = Vec::with_capacity(n);
     let mut opening: JoinSet<std::io::Result<Slot>> = JoinSet::new();
     for _ in 0..n {
         if opening.len() >= OPENING {
-            slots.push(opened(shared, opening.join_next().await)?);
+            slots.push(joined(opening.join_next().await)?.map_err(unreachable)?);
         }
         let mut slot = Slot::new(shared.link.clone());
         opening.spawn(async move { slot.ready(true).await.map(|_| slot) });
     }
     while !opening.is_empty() {
-        slots.push(opened(shared, opening.join_next().await)?);
+        slots.push(joined(opening.join_next().await)?.map_err(unreachable)?);
     }
     Ok(slots)
 }
 
-type Opened = Option<Result<std::io::Result<Slot>, tokio::task::JoinError>>;
-
-fn opened(shared: &Shared, joined: Opened) -> Result<Slot, LoadError> {
-    let url = || shared.link.endpoint.url.clone();
-    joined
-        .ok_or(LoadError::Worker)?
-        .map_err(|_| LoadError::Worker)?
-        .map_err(|e| LoadError::Unreachable { url: url(), message: e.to_string() })
-}
-
 /// Replaces connections that have gone stale while others warmed up. One that cannot be replaced now is opened when its
 /// next request wants it, and fails there, as data.
-async fn reopen(slots: Vec<Slot>) -> Vec<Slot> {
+async fn reopen(slots: Vec<Slot>) -> Result<Vec<Slot>, LoadError> {
     let mut fresh = Vec::with_capacity(slots.len());
     let mut opening = JoinSet::new();
     for mut slot in slots {
-        if opening.len() >= OPENING
-            && let Some(Ok(slot)) = opening.join_next().await
-        {
-            fresh.push(slot);
+        if opening.len() >= OPENING {
+            fresh.push(joined(opening.join_next().await)?);
         }
         opening.spawn(async move {
             let _ = slot.ready(true).await;
             slot
         });
     }
-    while let Some(joined) = opening.join_next().await {
-        fresh.extend(joined);
+    while !opening.is_empty() {
+        fresh.push(joined(opening.join_next().await)?);
     }
-    fresh
+    Ok(fresh)
+}
+
+/// The result of a task; one that panicked ends the sample.
+fn joined<T>(result: Option<Result<T, tokio::task::JoinError>>) -> Result<T, LoadError> {
+    result.ok_or(LoadError::Worker)?.map_err(|_| LoadError::Worker)
 }
 
 /// Sends the warm-up requests over all slots; their results are discarded.
-async fn warm_up(shared: &Arc<Shared>, slots: Vec<Slot>) -> Vec<Slot> {
+async fn warm_up(shared: &Arc<Shared>, slots: Vec<Slot>) -> Result<Vec<Slot>, LoadError> {
     let timing = Timing { epoch: Instant::now(), request_timeout: shared.request_timeout, cutoff: None };
     let mut tasks = JoinSet::new();
     for mut slot in slots {
@@ -161,12 +157,9 @@ async fn warm_up(shared: &Arc<Shared>, slots: Vec<Slot>) -> Vec<Slot> {
             loop {
                 let index = shared.next_warmup.fetch_add(1, Relaxed);
                 if index >= shared.warmup || shared.stopped.get().is_some() {
-                    return slot;
+                    return Ok(slot);
                 }
-                let planned = shared.prompts.get(Phase::Warmup, index);
-                if slot.load(index, &planned).is_err() {
-                    return slot;
-                }
+                slot.load(index, &shared.prompts.get(Phase::Warmup, index))?;
                 let record = slot.exchange(&timing, timing.now()).await;
                 match record.error {
                     None => _ = shared.warmed.fetch_add(1, Relaxed),
@@ -178,10 +171,10 @@ async fn warm_up(shared: &Arc<Shared>, slots: Vec<Slot>) -> Vec<Slot> {
         });
     }
     let mut slots = Vec::new();
-    while let Some(joined) = tasks.join_next().await {
-        slots.extend(joined);
+    while !tasks.is_empty() {
+        slots.push(joined::<Result<Slot, LoadError>>(tasks.join_next().await)??);
     }
-    slots
+    Ok(slots)
 }
 
 /// A server that answers no warm-up request will answer no other.
@@ -207,7 +200,7 @@ async fn agree_on_start(shared: &Shared) -> Start {
     }
     shared.barrier.wait().await;
     let start = *shared.start.get().expect("the leader has set the start");
-    sleep_until(start.epoch.into()).await;
+    Alarm::default().at(start.epoch).await;
     start
 }
 
@@ -226,7 +219,12 @@ fn load_next(shared: &Shared, slot: &mut Slot) -> Result<Option<u64>, LoadError>
     Ok(Some(index))
 }
 
-async fn closed_loop(shared: &Arc<Shared>, slots: Vec<Slot>, first: Vec<Option<u64>>, timing: Timing) -> Output {
+async fn closed_loop(
+    shared: &Arc<Shared>,
+    slots: Vec<Slot>,
+    first: Vec<Option<u64>>,
+    timing: Timing,
+) -> Result<Output, LoadError> {
     let until = shared.duration.map(|d| timing.epoch + d);
     let mut tasks = JoinSet::new();
     for (mut slot, first) in slots.into_iter().zip(first) {
@@ -242,19 +240,16 @@ async fn closed_loop(shared: &Arc<Shared>, slots: Vec<Slot>, first: Vec<Option<u
                 if on.is_break() {
                     break;
                 }
-                // A request that cannot be written is refused before the sample starts; there is none here.
-                loaded = load_next(&shared, &mut slot).unwrap_or(None);
+                loaded = load_next(&shared, &mut slot)?;
             }
-            slot.output
+            Ok(slot.output)
         });
     }
     let mut output = Output::default();
-    while let Some(joined) = tasks.join_next().await {
-        if let Ok(mut slot) = joined {
-            output.take_from(&mut slot);
-        }
+    while !tasks.is_empty() {
+        output.take_from(&mut joined::<Result<Output, LoadError>>(tasks.join_next().await)??);
     }
-    output
+    Ok(output)
 }
 
 /// Counts failures in a row; too many end the sample.
@@ -282,11 +277,11 @@ async fn open_loop(
     schedule: Schedule,
     (worker, workers): (u64, u64),
     timing: Timing,
-) -> Output {
+) -> Result<Output, LoadError> {
     let pool: Pool = Arc::new(Mutex::new(slots));
     let until = shared.duration.map(|d| timing.epoch + d);
     let mut output = Output::default();
-    let mut flying: JoinSet<()> = JoinSet::new();
+    let mut flying: JoinSet<Result<(), LoadError>> = JoinSet::new();
     let numbered = (0..shared.limit).zip(schedule).filter(|(index, _)| index % workers == worker);
     for (index, at) in numbered {
         let due = timing.epoch + Duration::from_nanos(at);
@@ -294,7 +289,9 @@ async fn open_loop(
             break;
         }
         sleep_until(due.checked_sub(LEAD).unwrap_or(due).into()).await;
-        while flying.try_join_next().is_some() {}
+        while let Some(landed) = flying.try_join_next() {
+            joined(Some(landed))??;
+        }
         let permit = match &shared.cap {
             None => None,
             Some(cap) => match permit_before(cap.clone(), until).await {
@@ -312,23 +309,25 @@ async fn open_loop(
         });
         let (shared, pool) = (shared.clone(), pool.clone());
         flying.spawn(async move {
-            let planned = shared.prompts.get(Phase::Measured, index);
-            if slot.load(index, &planned).is_ok() {
-                let _ = slot.ready(false).await;
-                sleep_until(due.into()).await;
-                let record = slot.exchange(&timing, at).await;
-                let _ = count(&shared, &record);
-                slot.keep(record);
-            }
+            slot.load(index, &shared.prompts.get(Phase::Measured, index))?;
+            // Where this fails, the exchange fails the same way, as data.
+            let _ = slot.ready(false).await;
+            slot.alarm.at(due).await;
+            let record = slot.exchange(&timing, at).await;
+            let _ = count(&shared, &record);
+            slot.keep(record);
             drop(permit);
             pool.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+            Ok(())
         });
     }
-    while flying.join_next().await.is_some() {}
+    while !flying.is_empty() {
+        joined(flying.join_next().await)??;
+    }
     for slot in pool.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
         output.take_from(&mut slot.output);
     }
-    output
+    Ok(output)
 }
 
 fn take(pool: &Pool) -> Option<Slot> {

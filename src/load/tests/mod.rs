@@ -4,6 +4,7 @@ mod connections;
 mod pitfalls;
 mod runs;
 mod server;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

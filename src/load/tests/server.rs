@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// One thing that the server does.
 pub enum Step {
@@ -43,8 +44,24 @@ pub struct Server {
 
 impl Server {
     pub async fn start(script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static) -> Server {
+        Server::start_with(None, script).await
+    }
+
+    /// The same over TLS.
+    pub async fn start_tls(
+        acceptor: TlsAcceptor,
+        script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Server {
+        Server::start_with(Some(acceptor), script).await
+    }
+
+    async fn start_with(
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (script, log): (Script, _) = (Arc::new(script), seen.clone());
         tokio::spawn(async move {
@@ -52,7 +69,19 @@ impl Server {
             for connection in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
                 log.lock().unwrap().push(Seen::Accepted);
-                tokio::spawn(serve(stream, connection, script.clone(), log.clone(), count.clone()));
+                stream.set_nodelay(true).unwrap();
+                let (tls, script, log, count) = (tls.clone(), script.clone(), log.clone(), count.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, connection, script, log, count).await,
+                        // A client that does not trust the server hangs up here.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, connection, script, log, count).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Server { url, seen }
@@ -73,13 +102,12 @@ impl Server {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     connection: usize,
     script: Script,
     log: Arc<Mutex<Vec<Seen>>>,
     count: Arc<AtomicUsize>,
 ) {
-    stream.set_nodelay(true).unwrap();
     let mut buffer = Vec::new();
     while let Some((head, body)) = read_request(&mut stream, &mut buffer).await {
         let number = count.fetch_add(1, Ordering::SeqCst);
@@ -88,7 +116,7 @@ async fn serve(
         for step in script(&request) {
             match step {
                 Step::Send(bytes) => {
-                    if stream.write_all(&bytes).await.is_err() {
+                    if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
                         return;
                     }
                 }
@@ -104,7 +132,7 @@ async fn serve(
     }
 }
 
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, Value)> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<(String, Value)> {
     loop {
         if let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8(buffer[..end].to_vec()).unwrap();
