@@ -34,11 +34,36 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Plan, deploy, measure, resume
+    #[command(
+        after_help = "Examples:\n  llmatrix run experiments/quickstart.toml\n  llmatrix run --simulate experiments/hf-shootout.toml\n  llmatrix run --only 'engine=vllm' --repeats 3 sweep.toml"
+    )]
+    Run(RunArgs),
+    /// Measure one cell, ad hoc
+    #[command(
+        after_help = "Examples:\n  llmatrix one sim vllm\n  llmatrix one hf vllm Qwen/Qwen3-8B --concurrency 8\n  llmatrix one --simulate triton python"
+    )]
+    One(OneArgs),
+    /// Measure a running server
+    #[command(
+        after_help = "Examples:\n  llmatrix measure --endpoint http://127.0.0.1:8000\n  llmatrix measure --endpoint http://127.0.0.1:8000 --engine vllm --concurrency 16 --requests 200\n  llmatrix measure --endpoint https://host/v1x --api chat --header 'Authorization: Bearer ${API_KEY}' --json"
+    )]
+    Measure(MeasureArgs),
+    /// Show a run as a table, Markdown, HTML, CSV, JSON lines or JUnit
+    #[command(
+        after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report --format html -o report.html"
+    )]
+    Report(ReportArgs),
+    /// Serve the simulated engine, impersonating a stack
+    #[command(after_help = super::sim::options_help())]
+    Sim(SimArgs),
     /// Check experiment files and report every problem
     #[command(after_help = "Examples:\n  llmatrix validate experiments/\n  llmatrix validate --json nightly.toml")]
     Validate(ValidateArgs),
     /// Show what a run would do and why
-    #[command(after_help = "Examples:\n  llmatrix plan experiments/quickstart.toml\n  llmatrix plan --base main experiments/nightly.toml\n  llmatrix plan --json --only 'engine=vllm,tokens.input>=1024' sweep.toml")]
+    #[command(
+        after_help = "Examples:\n  llmatrix plan experiments/quickstart.toml\n  llmatrix plan --base main experiments/nightly.toml\n  llmatrix plan --json --only 'engine=vllm,tokens.input>=1024' sweep.toml"
+    )]
     Plan(PlanArgs),
     /// Pin what an experiment refers to: images, models, assets, hardware
     #[command(after_help = "Examples:\n  llmatrix lock sweep.toml\n  llmatrix lock --update sweep.toml")]
@@ -212,4 +237,211 @@ pub struct InitArgs {
     /// File to write
     #[arg(default_value = "experiments/my-sweep.toml", value_name = "FILE")]
     pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Experiment files, or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Do not ask, whatever the size of the plan
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OneArgs {
+    /// How the model is served
+    #[arg(default_value = "hf")]
+    pub method: String,
+    /// What serves it
+    #[arg(default_value = "vllm")]
+    pub engine: String,
+    /// Model to serve [default: the configured one]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub load: LoadFlags,
+    /// Any other parameter, such as tensor_parallel=2
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Rehearse with the simulated engine
+    #[arg(long)]
+    pub simulate: bool,
+    /// Measure again even where there are enough samples
+    #[arg(long)]
+    pub force: bool,
+    /// Try again what failed for good
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Samples to take
+    #[arg(long, value_name = "N")]
+    pub repeats: Option<u64>,
+    /// From the start of the engine to its first token
+    #[arg(long, value_name = "DURATION")]
+    pub ready_timeout: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    /// URL of the server, without the API's path
+    #[arg(long, value_name = "URL")]
+    pub endpoint: String,
+    /// How it is served; with --engine it decides the dialect
+    #[arg(long, default_value = "external")]
+    pub method: String,
+    /// What serves it
+    #[arg(long, default_value = "openai")]
+    pub engine: String,
+    /// Name of the model [default: the first that the server lists]
+    #[arg(long)]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub load: LoadFlags,
+    /// A header of every request; ${NAME} is read from the environment
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Certificate authority file
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Client certificate file
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Client key file
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Accept any server certificate
+    #[arg(long)]
+    pub insecure: bool,
+    /// A limit that requests must meet to count as goodput, such as ttft=500ms
+    #[arg(long, value_name = "METRIC=DURATION")]
+    pub slo: Vec<String>,
+    /// Number of the sample: each has prompts of its own
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub sample: u32,
+    /// Write every request to this CSV file
+    #[arg(long, value_name = "FILE")]
+    pub requests_csv: Option<PathBuf>,
+    /// Any other parameter
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The unit parameters as flags.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Load")]
+pub struct LoadFlags {
+    /// Input sequence length (ISL), mean [default: 512]
+    #[arg(long, alias = "tokens-input", value_name = "N")]
+    pub input_tokens_mean: Option<u64>,
+    /// Output sequence length (OSL), mean [default: 128]
+    #[arg(long, alias = "tokens-output", value_name = "N")]
+    pub output_tokens_mean: Option<u64>,
+    /// Standard deviation of the ISL
+    #[arg(long, value_name = "X")]
+    pub input_tokens_stddev: Option<f64>,
+    /// Standard deviation of the OSL
+    #[arg(long, value_name = "X")]
+    pub output_tokens_stddev: Option<f64>,
+    /// Uniform ISL between two lengths, such as 100,200
+    #[arg(long, value_name = "LOW,HIGH", conflicts_with = "input_tokens_mean")]
+    pub input_tokens_range: Option<String>,
+    /// Tokens at the start of the input that a group of requests shares
+    #[arg(long, value_name = "N")]
+    pub shared_prefix: Option<u64>,
+    /// Number of distinct shared prefixes
+    #[arg(long, value_name = "N")]
+    pub prefix_groups: Option<u64>,
+    /// Turns of a conversation
+    #[arg(long, value_name = "N")]
+    pub turns: Option<u64>,
+    /// Requests in flight (closed loop); with --rate, a cap [default: 1]
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<u64>,
+    /// Requests per second (open loop)
+    #[arg(long, value_name = "X")]
+    pub rate: Option<f64>,
+    /// When open-loop requests start: poisson, constant, gamma
+    #[arg(long)]
+    pub arrival: Option<String>,
+    /// Shape of the gamma arrival process
+    #[arg(long, value_name = "X")]
+    pub burstiness: Option<f64>,
+    /// Measured requests [default: 10 × concurrency, at least 100]
+    #[arg(long, value_name = "N")]
+    pub requests: Option<u64>,
+    /// Length of the measurement, such as 60s
+    #[arg(long)]
+    pub duration: Option<String>,
+    /// Requests sent before the measurement and discarded
+    #[arg(long, value_name = "N")]
+    pub warmup: Option<u64>,
+    /// Seed of prompts and arrivals
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// File of prompts
+    #[arg(long, value_name = "FILE")]
+    pub dataset: Option<String>,
+    /// Format of the data set: jsonl, sharegpt
+    #[arg(long)]
+    pub format: Option<String>,
+    /// chat, completions or generate [default: the stack's own]
+    #[arg(long)]
+    pub api: Option<String>,
+    /// Sampling temperature
+    #[arg(long, value_name = "X")]
+    pub temperature: Option<f64>,
+    /// Generate exactly the asked number of tokens [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub ignore_eos: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Run: its name, the beginning of it, an experiment's newest, or `last`
+    #[arg(default_value = "last")]
+    pub run: String,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    pub format: ReportFormat,
+    /// Columns of the results, parameters or labelled axes
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
+    pub columns: Vec<String>,
+    /// Columns to sort by; a leading - reverses
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN", allow_hyphen_values = true)]
+    pub sort: Vec<String>,
+    /// Keep the units that match, such as 'engine=vllm'
+    #[arg(long, value_name = "RULE")]
+    pub only: Vec<String>,
+    /// One row per sample
+    #[arg(long)]
+    pub samples: bool,
+    /// Look among simulated runs
+    #[arg(long)]
+    pub simulated: bool,
+    /// Write to a file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    Table,
+    Markdown,
+    Html,
+    Csv,
+    Json,
+    Junit,
+}
+
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// The stack to impersonate: hf-vllm, hf-sglang, hf-trtllm, triton-vllm, triton-python, triton-trtllm, nim-vllm, unim-vllm
+    #[arg(long, value_name = "METHOD-ENGINE")]
+    pub flavor: String,
+    /// Simulator options, listed below
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    pub options: Vec<String>,
 }

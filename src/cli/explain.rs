@@ -17,7 +17,10 @@ use crate::store::Store;
 pub fn command(args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let prefix = args.unit.to_ascii_lowercase();
     if prefix.len() < 4 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(Failure::Usage(format!("`{}` is not a unit id: give at least four of its hexadecimal digits", args.unit)));
+        return Err(Failure::Usage(format!(
+            "`{}` is not a unit id: give at least four of its hexadecimal digits",
+            args.unit
+        )));
     }
     if args.paths.is_empty() { stored(&prefix, args, global, output) } else { planned(&prefix, args, global, output) }
 }
@@ -34,7 +37,8 @@ fn planned(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -
             return Ok(0);
         }
         plan.compare(&Store::open(&layered.settings.artifacts, plan.simulated), Timestamp::now());
-        let hits: Vec<usize> = (0..plan.units.len()).filter(|i| plan.units[*i].id.to_string().starts_with(prefix)).collect();
+        let hits: Vec<usize> =
+            (0..plan.units.len()).filter(|i| plan.units[*i].id.to_string().starts_with(prefix)).collect();
         found.extend(hits.into_iter().map(|i| (plan.clone(), i)));
     }
     unique(found.len(), prefix, "planned unit")?;
@@ -62,7 +66,14 @@ fn print(plan: &Plan, unit: &Unit, output: &Output) {
         return;
     }
     let mut out = String::new();
-    let _ = writeln!(out, "unit        {}\ndeployment  {}  ({})\nstatus      {}", unit.id, d.id, d.container, unit.status.as_str());
+    let _ = writeln!(
+        out,
+        "unit        {}\ndeployment  {}  ({})\nstatus      {}",
+        unit.id,
+        d.id,
+        d.container,
+        unit.status.as_str()
+    );
     let _ = writeln!(out, "samples     {} valid of {} wanted", unit.valid_samples, plan.policy_of(unit).repeats);
     unit.note.iter().for_each(|n| _ = writeln!(out, "            {n}"));
     unit.reasons.iter().for_each(|r| _ = writeln!(out, "            {}", reason(r)));
@@ -81,7 +92,8 @@ fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) ->
         .into_iter()
         .map(|simulated| Store::open(&layered.settings.artifacts, simulated))
         .flat_map(|store| {
-            let hits: Vec<StoredUnit> = store.documents().into_iter().filter(|u| u.unit_id.to_string().starts_with(prefix)).collect();
+            let hits: Vec<StoredUnit> =
+                store.documents().into_iter().filter(|u| u.unit_id.to_string().starts_with(prefix)).collect();
             hits.into_iter().map(move |u| (store.clone(), u))
         })
         .collect();
@@ -98,10 +110,12 @@ fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) ->
         return Ok(0);
     }
     let mut out = String::new();
-    let _ = writeln!(out, "unit        {}\ndeployment  {}\nfiles       {}", unit.unit_id, unit.deploy_id, dir.display());
+    let _ =
+        writeln!(out, "unit        {}\ndeployment  {}\nfiles       {}", unit.unit_id, unit.deploy_id, dir.display());
     if let Some(state) = state {
         let samples: Vec<String> = state.valid_samples.iter().map(|(n, at)| format!("{n} ({at})")).collect();
-        let _ = writeln!(out, "samples     {}", if samples.is_empty() { "none valid".into() } else { samples.join(", ") });
+        let _ =
+            writeln!(out, "samples     {}", if samples.is_empty() { "none valid".into() } else { samples.join(", ") });
         state.last_invalid.iter().for_each(|r| _ = writeln!(out, "invalid     {r}"));
         state.last_failure.iter().for_each(|f| _ = writeln!(out, "failed      {}", f.cause));
     }

@@ -34,7 +34,8 @@ impl Revision {
     /// Files below a directory at the revision, absolute.
     pub fn list(&self, dir: &Path) -> Vec<PathBuf> {
         let Some(relative) = self.relative(dir) else { return Vec::new() };
-        let mut args = vec!["ls-tree".to_string(), "-r".into(), "--name-only".into(), "-z".into(), self.name.clone(), "--".into()];
+        let mut args =
+            vec!["ls-tree".to_string(), "-r".into(), "--name-only".into(), "-z".into(), self.name.clone(), "--".into()];
         args.push(relative.display().to_string());
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let out = git(&self.root, &args).unwrap_or_default();

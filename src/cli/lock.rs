@@ -31,7 +31,8 @@ fn one(prepared: &Prepared, args: &LockArgs, global: &Global, output: &Output) -
     let mut unresolved = Vec::new();
     for (reference, locked) in &plan.references {
         // Local content is cheap to look at; what lies beyond the network keeps what it has unless asked.
-        let local = is_local(&reference.name) || (reference.kind == ReferenceKind::Asset && !reference.name.contains("://"));
+        let local =
+            is_local(&reference.name) || (reference.kind == ReferenceKind::Asset && !reference.name.contains("://"));
         match local.then(|| contents.digest(&reference.name)) {
             Some(Ok(digest)) => insert(&mut new, reference, digest.to_string()),
             Some(Err(e)) => return Err(Failure::Environment(format!("cannot lock the {reference}: {e}"))),
@@ -48,7 +49,8 @@ fn insert(lock: &mut Lock, reference: &Reference, content: String) {
     let name = reference.name.clone();
     match reference.kind {
         ReferenceKind::Model => {
-            let model = LockedModel { commit: None, content: Some(content), weight_bytes: None, kv_bytes_per_token: None };
+            let model =
+                LockedModel { commit: None, content: Some(content), weight_bytes: None, kv_bytes_per_token: None };
             lock.models.insert(name, model);
         }
         ReferenceKind::Asset => _ = lock.assets.insert(name, LockedContent { content }),

@@ -7,12 +7,19 @@ mod explain;
 mod failure;
 mod git;
 mod init;
+mod load_flags;
 mod lock;
+mod measure;
+mod one;
 mod output;
 mod plan;
 mod prepare;
+mod report;
+mod results;
+mod run;
 mod schema;
 mod selection;
+mod sim;
 mod validate;
 
 use std::process::ExitCode;
@@ -48,6 +55,11 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
     let global = cli.global;
     match cli.command {
+        Command::Run(args) => run::command(&args, &global, output),
+        Command::One(args) => one::command(&args, &global, output),
+        Command::Measure(args) => measure::command(&args, &global, output),
+        Command::Report(args) => report::command(&args, &global, output),
+        Command::Sim(args) => sim::command(&args, output),
         Command::Validate(args) => validate::command(&args, &global, output),
         Command::Plan(args) => plan::command(&args, &global, output),
         Command::Lock(args) => lock::command(&args, &global, output),

@@ -86,7 +86,10 @@ impl Output {
                 write!(err, "{text}")
             }
             Failure::Usage(m) | Failure::Nothing(m) | Failure::Environment(m) => writeln!(err, "{mark}: {m}"),
-            Failure::Internal(m) => writeln!(err, "{mark}: internal error: {m}\nThis is a bug in llmatrix; please report it with the command that led here."),
+            Failure::Internal(m) => writeln!(
+                err,
+                "{mark}: internal error: {m}\nThis is a bug in llmatrix; please report it with the command that led here."
+            ),
         };
     }
 }

@@ -93,7 +93,8 @@ impl Serialize for PlanJson<'_> {
 
 /// The classes of hardware with their sources: one object, or a list where the cells differ.
 fn hardware(plan: &Plan) -> serde_json::Value {
-    let mut all: Vec<_> = plan.hardware.iter().map(|(class, source)| json!({ "class": class, "source": source })).collect();
+    let mut all: Vec<_> =
+        plan.hardware.iter().map(|(class, source)| json!({ "class": class, "source": source })).collect();
     if all.len() == 1 { all.remove(0) } else { all.into() }
 }
 
@@ -210,7 +211,8 @@ fn base_json(plan: &Plan, name: &str, old: Option<&Plan>, differences: Option<&C
         return json!({ "ref": name, "present": false, "added": plan.units.iter().map(|u| u.id).collect::<Vec<_>>() });
     };
     let ids = |list: &[usize], p: &Plan| list.iter().map(|i| p.units[*i].id).collect::<Vec<_>>();
-    let changed: Vec<_> = c.changed.iter().map(|(i, r)| json!({ "unit_id": plan.units[*i].id, "reasons": r })).collect();
+    let changed: Vec<_> =
+        c.changed.iter().map(|(i, r)| json!({ "unit_id": plan.units[*i].id, "reasons": r })).collect();
     json!({
         "ref": name,
         "present": true,
@@ -237,7 +239,13 @@ pub fn by_status(plan: &Plan) -> Vec<(Status, usize)> {
 fn human(plan: &Plan, base: Option<&Compared>) -> String {
     let mut out = String::new();
     let simulated = if plan.simulated { " (simulated)" } else { "" };
-    let _ = writeln!(out, "{}{simulated}: {} in {}", plan.experiment, plural(total(plan), "unit"), plural(plan.deployments.len(), "deployment"));
+    let _ = writeln!(
+        out,
+        "{}{simulated}: {} in {}",
+        plan.experiment,
+        plural(total(plan), "unit"),
+        plural(plan.deployments.len(), "deployment")
+    );
     let statuses: Vec<String> = by_status(plan).iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
     let _ = writeln!(out, "  {}", statuses.join(" · "));
     for (class, source) in &plan.hardware {
@@ -324,7 +332,11 @@ fn searches(plan: &Plan) -> String {
         let d = &plan.deployments[s.deployment];
         let (from, to) = (Value::number(s.from), Value::number(s.to));
         let (from, to) = (from.unwrap_or(Value::Int(0)), to.unwrap_or(Value::Int(0)));
-        let _ = writeln!(out, "\nsearch on {}: largest `{}` in {from}–{to} that meets the objectives, ≤ {} probes", d.container, s.parameter, s.max_probes);
+        let _ = writeln!(
+            out,
+            "\nsearch on {}: largest `{}` in {from}–{to} that meets the objectives, ≤ {} probes",
+            d.container, s.parameter, s.max_probes
+        );
     }
     more(&mut out, plan.searches.len(), "searches");
     out
@@ -349,7 +361,8 @@ fn estimate(plan: &Plan) -> String {
             if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" },
         );
     }
-    let mut out = format!("\nto do: {}, {}", plural(e.starts as usize, "engine start"), plural(e.samples as usize, "sample"));
+    let mut out =
+        format!("\nto do: {}, {}", plural(e.starts as usize, "engine start"), plural(e.samples as usize, "sample"));
     match e.seconds {
         Some(seconds) => {
             let rounded = std::time::Duration::from_secs(seconds.ceil() as u64);
@@ -369,7 +382,10 @@ fn estimate(plan: &Plan) -> String {
 
 fn against(plan: &Plan, (name, old, differences): &Compared) -> String {
     let Some((old, c)) = old.zip(differences.as_ref()) else {
-        return format!("\nagainst {name}: the file is not there, so all {} are added\n", plural(plan.units.len(), "unit"));
+        return format!(
+            "\nagainst {name}: the file is not there, so all {} are added\n",
+            plural(plan.units.len(), "unit")
+        );
     };
     let mut out = format!(
         "\nagainst {name}: {} added · {} changed · {} removed · {} unchanged\n",

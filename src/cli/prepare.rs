@@ -42,7 +42,8 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             continue;
         }
         let entries = fs::read_dir(path).map_err(|e| Failure::io("read", path, &e))?;
-        let mut found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_experiment(p)).collect();
+        let mut found: Vec<PathBuf> =
+            entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| is_experiment(p)).collect();
         if found.is_empty() {
             return Err(Failure::Nothing(format!("{} holds no experiment: no *.toml file", path.display())));
         }
@@ -68,6 +69,14 @@ pub fn prepare(path: &Path) -> Result<Prepared, Failure> {
         Err(e) => return Err(Failure::io("read", &lock_path, &e)),
     };
     assemble(path, bytes, overrides, lock)
+}
+
+/// An experiment that is not in a file: what flags describe. `path` is its name in messages; templates and settings are
+/// those of its directory.
+pub fn from_text(path: &Path, text: String) -> Result<Prepared, Failure> {
+    let (dir, _) = places(path);
+    let overrides = template_dir(&dir).map_or(Ok(Vec::new()), |d| read_templates(&d))?;
+    assemble(path, text.into_bytes(), overrides, Lock::new())
 }
 
 /// The same from a git revision.
@@ -160,7 +169,8 @@ fn template_text(dir: &Path, file: &Path, bytes: Vec<u8>) -> Result<Option<Templ
     if name.matches('/').count() != 1 {
         return Ok(None);
     }
-    let origin = std::env::current_dir().ok().and_then(|cwd| file.strip_prefix(cwd).ok()).unwrap_or(file).display().to_string();
+    let origin =
+        std::env::current_dir().ok().and_then(|cwd| file.strip_prefix(cwd).ok()).unwrap_or(file).display().to_string();
     Ok(Some(TemplateText { name: name.to_string(), origin, text: utf8(file, bytes)? }))
 }
 
@@ -198,6 +208,28 @@ impl Prepared {
     /// Settings, and the plan without statuses. Only the `sim_version` and hardware class are the machine's.
     pub fn plan(&self, selection: &SelectionArgs, flags: &RunFlags, settings: &Settings) -> Result<Plan, Failure> {
         self.plan_with(selection, flags, &self.contents(settings))
+    }
+
+    /// How the server of a stack is spoken to.
+    pub fn api_of(&self, method: &str, engine: &str) -> Result<crate::wire::ApiSpec, Failure> {
+        let pairs = [("engine", engine), ("method", method), ("model", "unset")]
+            .map(|(k, v)| (Arc::from(k), v.into()))
+            .to_vec();
+        let contents = LocalContents::new(self.dir.clone(), None);
+        let resolver = crate::plan::identity::Resolver::new(
+            &self.templates,
+            &self.lock,
+            &contents,
+            "cpu",
+            false,
+            crate::sim::MODEL_VERSION,
+        );
+        use crate::plan::identity::Unresolved;
+        match resolver.resolve(&pairs) {
+            Ok(resolved) => Ok(resolved.deployment.spec.api),
+            Err(Unresolved::Unsupported(reason)) => Err(Failure::Usage(reason)),
+            Err(Unresolved::Broken(_, message, _)) => Err(Failure::Usage(message)),
+        }
     }
 
     /// The files that the experiment refers to.

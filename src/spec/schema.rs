@@ -78,12 +78,16 @@ fn block() -> Json {
     properties.insert("exclude".into(), json!({ "type": "array", "items": { "$ref": "#/$defs/predicate" } }));
     let point = json!({ "type": "object" });
     let axis = json!({ "type": "object", "minProperties": 1, "additionalProperties": point });
-    properties.insert("vary".into(), json!({ "type": "object", "description": "Labelled axes.", "additionalProperties": axis }));
+    properties.insert(
+        "vary".into(),
+        json!({ "type": "object", "description": "Labelled axes.", "additionalProperties": axis }),
+    );
     // A table of parameters may itself be an axis: a list of partial tables.
     for table in ["tokens", "tls"] {
         let inner = properties[table].clone();
         let literal = object(inner_literals(table), "One point of the axis.");
-        properties.insert(table.into(), json!({ "anyOf": [inner, { "type": "array", "items": literal, "minItems": 1 }] }));
+        properties
+            .insert(table.into(), json!({ "anyOf": [inner, { "type": "array", "items": literal, "minItems": 1 }] }));
     }
     object(properties, "One block of the matrix: a list or a range is an axis; the cells are their product.")
 }
@@ -119,12 +123,16 @@ fn value(param: &Param) -> Json {
         Kind::Float { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Duration => json!({ "$ref": "#/$defs/duration" }),
-        Kind::Pair => json!({ "type": "array", "items": { "type": "integer", "minimum": 1 }, "minItems": 2, "maxItems": 2 }),
+        Kind::Pair => {
+            json!({ "type": "array", "items": { "type": "integer", "minimum": 1 }, "minItems": 2, "maxItems": 2 })
+        }
         Kind::Open => json!({ "type": "object" }),
         Kind::Strings => json!({ "type": "object" }),
     };
     match param.kind {
-        Kind::Str | Kind::Method | Kind::Engine | Kind::Open | Kind::Strings | Kind::Pair => with_description(literal, param),
+        Kind::Str | Kind::Method | Kind::Engine | Kind::Open | Kind::Strings | Kind::Pair => {
+            with_description(literal, param)
+        }
         _ => json!({ "anyOf": [literal, { "$ref": "#/$defs/expression" }], "description": description(param) }),
     }
 }
@@ -195,13 +203,17 @@ fn gate() -> Json {
 pub fn parameters_markdown() -> String {
     let mut out = String::new();
     for (scope, title) in [
-        (Scope::Deploy, "### Deploy scope\n\nHow the engine is started. Templates see these; units with equal values share one engine start."),
+        (
+            Scope::Deploy,
+            "### Deploy scope\n\nHow the engine is started. Templates see these; units with equal values share one engine start.",
+        ),
         (Scope::Unit, "### Unit scope\n\nWhat is asked of the engine."),
     ] {
         let _ = writeln!(out, "{title}\n\n| parameter | type | default | meaning |\n|---|---|---|---|");
         for p in PARAMS.iter().filter(|p| p.scope == scope) {
             let default = default_text(p.default).unwrap_or_else(|| "–".into());
-            let _ = writeln!(out, "| `{}` | {} | {} | {} |", p.name, type_text(p.kind), default, p.doc.replace('|', "\\|"));
+            let _ =
+                writeln!(out, "| `{}` | {} | {} | {} |", p.name, type_text(p.kind), default, p.doc.replace('|', "\\|"));
         }
         out.push('\n');
     }
