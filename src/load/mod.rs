@@ -1,6 +1,6 @@
 //! The load generator: sends the requests of a workload over its own HTTP/1.1 connections and stamps what comes back.
 //!
-//! Streams are spread over workers, each a thread with a runtime of its own. A stream lives in a [`slot`]: a connection
+//! Streams are spread over workers, each a thread with a runtime of its own. A stream lives in a slot: a connection
 //! with its buffers and its results. Between the arrival of a token and the end of its handling there is no lock, no
 //! channel, no log line and, for an ordinary token, no allocation. Results are merged once, when the sample is over.
 //!
@@ -114,4 +114,23 @@ pub enum LoadError {
     Worker,
     #[error("the measurement was cancelled")]
     Cancelled,
+}
+
+impl LoadError {
+    /// The same inputs fail the same way: trying again does not help.
+    pub fn is_deterministic(&self) -> bool {
+        match self {
+            LoadError::Url { .. }
+            | LoadError::Header { .. }
+            | LoadError::Tls(_)
+            | LoadError::Workload(_)
+            | LoadError::Request(_) => true,
+            LoadError::Unreachable { .. }
+            | LoadError::Warmup { .. }
+            | LoadError::Models { .. }
+            | LoadError::Thread(_)
+            | LoadError::Worker
+            | LoadError::Cancelled => false,
+        }
+    }
 }

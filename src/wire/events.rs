@@ -146,7 +146,7 @@ impl Interpreter {
         for choice in &event.choices {
             delta.visible |= choice.visible();
             delta.reasoning |= choice.reasoning().is_some();
-            delta.finish |= choice.finish_reason.as_ref().is_some_and(|f| !f.is_null());
+            delta.finish |= choice.finish_reason.as_ref().is_some_and(|f| !f.is_null() && f != "");
         }
         if let ([choice], false, None) = (event.choices.as_slice(), delta.finish, event.usage)
             && let Some((text, visible)) = choice.only_text()
@@ -280,13 +280,15 @@ struct ToolCall {
 struct Function {
     #[serde(default)]
     name: Option<String>,
+    /// Text by the specification; some servers send the object itself.
     #[serde(default)]
-    arguments: Option<String>,
+    arguments: Option<Value>,
 }
 
 impl Function {
     fn has_text(&self) -> bool {
-        [&self.name, &self.arguments].into_iter().flatten().any(|s| !s.is_empty())
+        self.name.as_ref().is_some_and(|n| !n.is_empty())
+            || self.arguments.as_ref().is_some_and(|a| !a.is_null() && a != "")
     }
 }
 
@@ -395,6 +397,7 @@ mod tests {
         for delta in [
             r#"{"tool_calls":[{"index":0,"id":"x","function":{"name":"f","arguments":""}}]}"#,
             r#"{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}"#,
+            r#"{"tool_calls":[{"index":0,"function":{"arguments":{"a":1}}}]}"#,
         ] {
             assert!(i.read(chunk(delta).as_bytes()).visible, "{delta}");
         }

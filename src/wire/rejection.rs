@@ -46,7 +46,7 @@ fn validation_line(item: &Value) -> Option<String> {
     Some(if loc.is_empty() { msg } else { format!("{}: {msg}", loc.join(".")) })
 }
 
-/// One line of at most [`MAX_MESSAGE`] bytes.
+/// One line, cut at about 400 bytes.
 pub fn shorten(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(MAX_MESSAGE));
     for word in text.split_whitespace() {
