@@ -224,6 +224,21 @@ fn external_servers_take_descriptions_but_no_options() {
 }
 
 #[test]
+fn the_simulator_understands_its_templates() {
+    for engine in ["vllm", "sglang", "trtllm", "python"] {
+        let set = r#"{"model": "org/Model-32B", "gpus": 1, "tensor_parallel": 2, "quantization": "fp8",
+                      "max_model_len": 8192, "max_num_seqs": 16, "prefix_caching": true,
+                      "engine_args": {"speed": 20, "load-time": "100ms", "fail_rate": 0.5}}"#;
+        let spec = render(&format!("sim/{engine}"), set).unwrap().spec;
+        let options = llmatrix::sim::SimOptions::from_table(&spec.sim.expect("a simulated engine")).unwrap();
+        assert_eq!(Some(&options.model), spec.served_model.as_ref());
+        assert_eq!((options.preset.as_deref(), options.tensor_parallel), (Some("org/Model-32B"), 2));
+        assert_eq!((options.max_num_seqs, options.max_model_len, options.speed), (16, 8192, 20.0));
+        assert!(options.prefix_caching && options.load_time.as_millis() == 100);
+    }
+}
+
+#[test]
 fn the_triton_programs_are_whole() {
     for stack in ["triton/python", "triton/trtllm"] {
         let files = render(stack, MINIMAL).unwrap().spec.container.unwrap().files;
