@@ -1,6 +1,7 @@
 //! Declarative experiment matrices for LLM serving stacks. A spec is validated into a plan; a plan is run into a journal;
 //! a journal and the units it committed are read into a report.
 
+pub mod cli;
 pub mod clock;
 pub mod deploy;
 pub mod diag;
@@ -12,6 +13,7 @@ pub mod live;
 pub mod load;
 pub mod plan;
 pub mod report;
+pub mod settings;
 pub mod sim;
 pub mod spec;
 pub mod stats;

@@ -191,7 +191,6 @@ fn attention_data_parallelism_lies_inside_the_tensor_group() {
 fn what_an_engine_cannot_honour_is_refused_with_the_reason() {
     for (stack, set, says) in [
         ("hf/trtllm", r#"{"model": "org/m", "served_model": "x"}"#, "no option for the served name"),
-        ("hf/trtllm", r#"{"model": "org/m", "quantization": "fp8"}"#, "does not say fp8"),
         ("hf/trtllm", r#"{"model": "org/m", "data_parallel": 2}"#, "replicas"),
         ("hf/vllm", r#"{"model": "org/m", "expert_parallel": 2}"#, "expert_parallel must be 1"),
         ("triton/vllm", r#"{"model": "org/m", "served_model": "a/b"}"#, "cannot contain `/`"),
@@ -221,6 +220,21 @@ fn external_servers_take_descriptions_but_no_options() {
             assert!(!templates.mentions(&name, refused) && !spec.ignores.iter().any(|i| i == refused), "{refused}");
         }
         assert!(spec.ignores.iter().any(|i| i == "quantization"));
+    }
+}
+
+#[test]
+fn the_simulator_understands_its_templates() {
+    for engine in ["vllm", "sglang", "trtllm", "python"] {
+        let set = r#"{"model": "org/Model-32B", "gpus": 1, "tensor_parallel": 2, "quantization": "fp8",
+                      "max_model_len": 8192, "max_num_seqs": 16, "prefix_caching": true,
+                      "engine_args": {"speed": 20, "load-time": "100ms", "fail_rate": 0.5}}"#;
+        let spec = render(&format!("sim/{engine}"), set).unwrap().spec;
+        let options = llmatrix::sim::SimOptions::from_table(&spec.sim.expect("a simulated engine")).unwrap();
+        assert_eq!(Some(&options.model), spec.served_model.as_ref());
+        assert_eq!((options.preset.as_deref(), options.tensor_parallel), (Some("org/Model-32B"), 2));
+        assert_eq!((options.max_num_seqs, options.max_model_len, options.speed), (16, 8192, 20.0));
+        assert!(options.prefix_caching && options.load_time.as_millis() == 100);
     }
 }
 

@@ -36,7 +36,8 @@ impl ExternalDeployer {
         Ok(External { endpoint, version: about.version })
     }
 
-    fn endpoint(&self, deployment: &Deployment) -> Result<Endpoint, Failure> {
+    /// Address, headers and TLS of a running server, with secrets resolved.
+    pub fn endpoint(&self, deployment: &Deployment) -> Result<Endpoint, Failure> {
         let written = deployment.endpoint.as_deref().ok_or_else(|| {
             Failure::deterministic(
                 Stage::Create,

@@ -2,6 +2,7 @@
 //! to the artifacts. May use everything below it, and neither `live` nor `report`: those read events and files.
 
 pub mod cancel;
+pub mod client;
 mod dispatch;
 pub mod exit;
 pub mod group;
@@ -14,6 +15,7 @@ mod tests;
 pub mod work;
 
 pub use cancel::Cancel;
+pub use client::LoadClient;
 pub use exit::Verdict;
 pub use group::{GroupContext, run_group};
 pub use loader::{Job, Loader, LoaderError, Measurement};

@@ -1,1 +1,136 @@
-//! The load generator: streaming client, pacer, sample buffers.
+//! The load generator: sends the requests of a workload over its own HTTP/1.1 connections and stamps what comes back.
+//!
+//! Streams are spread over workers, each a thread with a runtime of its own. A stream lives in a slot: a connection
+//! with its buffers and its results. Between the arrival of a token and the end of its handling there is no lock, no
+//! channel, no log line and, for an ordinary token, no allocation. Results are merged once, when the sample is over.
+//!
+//! May open sockets and threads; reads no files but those of the TLS configuration; prints nothing.
+
+mod alarm;
+mod endpoint;
+mod http;
+mod marks;
+mod probe;
+mod sample;
+mod slot;
+mod tls;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use probe::{ProbeOutcome, calibrate_text, discover_model, one_token};
+pub use sample::run_sample;
+pub use tls::TlsConfig;
+
+use crate::wire::ApiSpec;
+use crate::wire::request::RequestError;
+use crate::workload::WorkloadError;
+use crate::workload::prompts::TextCalibration;
+
+/// A server to measure.
+#[derive(Clone)]
+pub struct Target {
+    /// `http://HOST:PORT`, with a path where the API is not at the root.
+    pub base_url: String,
+    pub api: ApiSpec,
+    /// Name of the model as served.
+    pub model: String,
+    /// Sent with every request. Values may be secrets and are never shown.
+    pub headers: Vec<(String, String)>,
+    pub tls: TlsConfig,
+    /// Content of the workload's data set.
+    pub dataset: Option<Arc<[u8]>>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Target")
+            .field("base_url", &self.base_url)
+            .field("api", &self.api)
+            .field("model", &self.model)
+            .field("headers", &headers)
+            .field("tls", &self.tls)
+            .field("dataset_bytes", &self.dataset.as_ref().map(|d| d.len()))
+            .finish()
+    }
+}
+
+/// How one sample is taken.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Tells the prompts of this unit from those of any other; the bytes of its id.
+    pub salt: Vec<u8>,
+    /// Number of the sample: each has its own prompts.
+    pub sample: u32,
+    pub request_timeout: Duration,
+    /// How long requests may run on after the duration is over.
+    pub drain_timeout: Duration,
+    /// Load threads; by the number of streams when unset.
+    pub workers: Option<usize>,
+    /// A text calibration measured before; measured at the start of the sample when unset and needed.
+    pub calibration: Option<TextCalibration>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            salt: Vec::new(),
+            sample: 0,
+            request_timeout: Duration::from_secs(600),
+            drain_timeout: Duration::from_secs(30),
+            workers: None,
+            calibration: None,
+        }
+    }
+}
+
+/// Why a sample could not be taken. Requests that fail are data, not errors.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("`{url}` is not a base URL: {message}")]
+    Url { url: String, message: String },
+    #[error("header `{name}` {message}")]
+    Header { name: String, message: &'static str },
+    #[error("TLS: {0}")]
+    Tls(String),
+    #[error("cannot reach {url}: {message}")]
+    Unreachable { url: String, message: String },
+    #[error("all {n} warm-up requests to {url} failed: {message}")]
+    Warmup { url: String, n: u64, message: String },
+    #[error("the models of {url} cannot be listed: {message}")]
+    Models { url: String, message: String },
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("a load worker cannot be started")]
+    Thread(#[source] std::io::Error),
+    #[error("a load worker ended unexpectedly")]
+    Worker,
+    #[error("the measurement was cancelled")]
+    Cancelled,
+}
+
+impl LoadError {
+    /// The same inputs fail the same way: trying again does not help.
+    pub fn is_deterministic(&self) -> bool {
+        match self {
+            LoadError::Url { .. }
+            | LoadError::Header { .. }
+            | LoadError::Tls(_)
+            | LoadError::Workload(_)
+            | LoadError::Request(_) => true,
+            LoadError::Unreachable { .. }
+            | LoadError::Warmup { .. }
+            | LoadError::Models { .. }
+            | LoadError::Thread(_)
+            | LoadError::Worker
+            | LoadError::Cancelled => false,
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -118,6 +119,9 @@ pub enum End {
     Stalled,
 }
 
+/// Records of the requests that have ended, shared with the server's owner.
+pub type Traces = Arc<Mutex<Vec<RequestTrace>>>;
+
 /// When the tokens of one request were handed to the kernel.
 #[derive(Clone, Debug)]
 pub struct RequestTrace {
@@ -152,7 +156,7 @@ struct State {
     sent_text: usize,
     held: u32,
     events: Events,
-    trace: Option<RequestTrace>,
+    trace: Option<(RequestTrace, Traces)>,
 }
 
 /// Everything that an [`Answer`] is made of.
@@ -166,7 +170,8 @@ pub struct Plan {
     pub server: Option<&'static str>,
     pub keep_alive: bool,
     pub prompt_tokens: u32,
-    pub trace: Option<RequestTrace>,
+    /// The record to keep, and where it goes when the answer ends.
+    pub trace: Option<(RequestTrace, Traces)>,
 }
 
 impl Answer {
@@ -201,9 +206,9 @@ impl Answer {
         self.end.get()
     }
 
-    /// The record of the answer, if one was asked for.
-    pub fn take_trace(&self) -> Option<RequestTrace> {
-        self.state.borrow_mut().trace.take()
+    /// The answer goes no further: its client is gone.
+    pub fn abandon(&self) {
+        self.state.borrow_mut().close_trace();
     }
 
     /// Sends what the engine made. Gives how the answer ended, once it has.
@@ -232,6 +237,12 @@ impl State {
         self.take_tokens(tokens, finished);
         if self.streams() {
             self.send_tokens(socket, finished, cut.is_some());
+        }
+        if finished && !self.streams() {
+            self.record(self.totals.output);
+        }
+        if finished || cut.is_some() {
+            self.close_trace();
         }
         match cut {
             Some(Cut::Drop) => Some(End::Dropped),
@@ -278,11 +289,22 @@ impl State {
         self.shape.event(&event, &mut self.events);
         self.sent_text = self.text.len();
         let tokens = std::mem::take(&mut self.held);
-        if let Some(trace) = &mut self.trace {
-            trace.events.push((Instant::now(), tokens));
-        }
+        self.record(tokens);
         self.head(200);
         self.send_events(socket);
+    }
+
+    fn record(&mut self, tokens: u32) {
+        if let Some((trace, _)) = &mut self.trace {
+            trace.events.push((Instant::now(), tokens));
+        }
+    }
+
+    /// Hands the record over before the client can see the end, so that whoever saw it finds the record.
+    fn close_trace(&mut self) {
+        if let Some((trace, traces)) = self.trace.take() {
+            traces.lock().expect("no holder of the traces panics").push(trace);
+        }
     }
 
     fn send_end(&mut self, socket: &Socket) {
@@ -292,9 +314,6 @@ impl State {
             self.send_events(socket);
         } else {
             let response = self.shape.whole(&self.text, self.totals, self.finish);
-            if let Some(trace) = &mut self.trace {
-                trace.events.push((Instant::now(), self.totals.output));
-            }
             socket.send(&response.bytes(self.server, self.keep_alive));
         }
     }

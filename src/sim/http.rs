@@ -6,9 +6,10 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use crate::clock::{Clock, SystemClock};
 
 /// Longest request head.
 const MAX_HEAD: usize = 64 << 10;
@@ -274,7 +275,7 @@ pub fn stream_head(status: u16, content_type: &str, server: Option<&str>, keep_a
 }
 
 fn head(status: u16, content_type: &str, server: Option<&str>, keep_alive: bool) -> Vec<u8> {
-    let date = Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let date = SystemClock.now().strftime("%a, %d %b %Y %H:%M:%S GMT");
     let mut out = format!("HTTP/1.1 {status} {}\r\ndate: {date}\r\n", reason(status));
     if let Some(server) = server {
         out.push_str(&format!("server: {server}\r\n"));

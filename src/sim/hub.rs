@@ -3,14 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
 
-use super::answer::{Answer, Ask, Plan, RequestTrace, Shape};
+use super::answer::{Answer, Ask, Plan, RequestTrace, Shape, Traces};
 use super::engine::{Batching, BatchingConfig, Engine, Finish, Job, Nanos, Paced, Policy, PrefixCache};
 use super::fault::{self, StreamFaults, Verdict};
 use super::flavor::{Family, Triton};
@@ -26,9 +25,6 @@ const BATCH: usize = 512;
 const LONGEST_FREE_ANSWER: u32 = 1024;
 /// How long a static batch waits to fill.
 const STATIC_FILL: Duration = Duration::from_millis(2);
-
-/// Records of finished requests, shared with the server's owner.
-pub type Traces = Arc<Mutex<Vec<RequestTrace>>>;
 
 /// The state that all connections share. One thread only.
 pub struct Hub {
@@ -99,7 +95,8 @@ impl Hub {
         let o = &self.options;
         let seed = mix(mix(o.seed, ask.prompt.digest), ask.seed.unwrap_or(0));
         let (output_tokens, finish) = answer_length(&ask, o.max_model_len, faults.missing_tokens, seed);
-        let trace = o.trace.then(|| RequestTrace { number, received, events: Vec::new() });
+        let record = RequestTrace { number, received, events: Vec::new() };
+        let trace = o.trace.then(|| (record, self.traces.clone()));
         let plan = Plan {
             shape,
             prose: Prose::new(seed, o.empty_text),
@@ -125,13 +122,7 @@ impl Hub {
     pub fn cancel(&self, id: u64) {
         if let Some(answer) = self.answers.borrow_mut().remove(&id) {
             self.engine().cancel(id);
-            self.keep_trace(&answer);
-        }
-    }
-
-    fn keep_trace(&self, answer: &Answer) {
-        if let Some(trace) = answer.take_trace() {
-            self.traces.lock().expect("no holder of the traces panics").push(trace);
+            answer.abandon();
         }
     }
 
@@ -157,7 +148,6 @@ impl Hub {
                 if answer.deliver(&emission).is_some() {
                     self.answers.borrow_mut().remove(&emission.id);
                     self.engine().cancel(emission.id);
-                    self.keep_trace(&answer);
                 }
             }
             tokio::task::yield_now().await;

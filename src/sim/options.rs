@@ -119,7 +119,7 @@ pub struct FixedTiming {
 pub struct Faults {
     /// The first so many requests are served without fault.
     pub skip: u64,
-    /// Of the others, every so-manieth suffers the faults of its stream.
+    /// Of the others, every N-th suffers the faults of its stream.
     pub every: u64,
     pub fail_rate: f64,
     pub fail_every: Option<u64>,
@@ -375,7 +375,7 @@ pub const OPTIONS: &[OptionDoc] = &[
     o("max_model_len", "32768", "Longest prompt plus answer."),
     o("max_num_seqs", "256", "Most requests in a batch; for `triton-python` the static batch size, 8 by default."),
     o("max_num_batched_tokens", "8192", "Tokens that one step can take: the chunk of chunked prefill."),
-    o("kv_tokens", "400000", "Tokens that the KV cache holds; by default what the preset leaves of 80 GB per GPU."),
+    o("kv_tokens", "400000", "Tokens that the KV cache holds; by default what the preset leaves of 72 GB per GPU."),
     o("prefix_caching", "true", "Prompts reuse the KV blocks of earlier prompts with the same start."),
     o("cache_report", "false", "Usage tells the cached prompt tokens (`hf-trtllm` always does)."),
     o("stream_interval", "1", "Tokens per event after the first, as the engines' option of that name."),
@@ -386,9 +386,9 @@ pub const OPTIONS: &[OptionDoc] = &[
     o("keep_alive", "\"5s\"", "Idle connections are closed after this; `0s` never. By default as the stack does."),
     o("trace", "false", "Records when each token was written, for the library's caller."),
     o("fault_skip", "0", "The first so many requests are served without fault."),
-    o("fault_every", "1", "Of the others, every so-manieth suffers the faults of its stream."),
+    o("fault_every", "1", "Of the others, every N-th suffers the faults of its stream."),
     o("fail_rate", "0", "Share of requests that get HTTP 500."),
-    o("fail_every", "10", "Every so-manieth request gets HTTP 500."),
+    o("fail_every", "10", "Every N-th request gets HTTP 500."),
     o("fail_after", "100", "Every request after so many gets HTTP 500."),
     o("drop_after", "5", "The connection is closed after so many tokens."),
     o("stall_after", "5", "The stream stops after so many tokens; the connection stays open."),
@@ -419,6 +419,15 @@ mod tests {
         assert_eq!(options.fixed.unwrap().itl, Duration::from_millis(10));
         assert_eq!(options.faults.crash_at_start, Some(StartCrash::Oom));
         assert_eq!((options.port, options.empty_text), (8000, 0.03));
+    }
+
+    #[test]
+    fn the_docs_list_exactly_these_options() {
+        let docs = include_str!("../../docs/simulator.md");
+        let listed: Vec<&str> = docs.lines().skip_while(|l| *l != "| option | example | |").skip(2).collect();
+        let expected: Vec<String> =
+            OPTIONS.iter().map(|o| format!("| `{}` | `{}` | {} |", o.name, o.example, o.doc)).collect();
+        assert_eq!(listed, expected);
     }
 
     #[test]

@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::RequestTrace;
+use super::answer::{RequestTrace, Traces};
 use super::connection;
 use super::flavor::WhileLoading;
-use super::hub::{Hub, Traces};
+use super::hub::Hub;
 use super::log;
 use super::options::{SimError, SimOptions, StartCrash};
 use super::preset::Costs;

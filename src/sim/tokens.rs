@@ -47,7 +47,7 @@ const WORDS: &[&str] = &[
 /// Text whose bytes are more than its characters.
 const WIDE: &[&str] = &[" café", " naïve", " Zürich", " 東京", " мир", " 🙂", " €5", " señor"];
 
-/// Every so-manieth word is a wide one, on average.
+/// One word in so many is a wide one, on average.
 const WIDE_EVERY: u32 = 40;
 
 /// The text of one answer, token by token.

@@ -7,6 +7,7 @@ pub mod params;
 pub mod policy;
 pub mod predicate;
 pub mod read;
+pub mod schema;
 pub mod sections;
 pub mod set;
 pub mod tree;

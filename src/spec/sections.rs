@@ -118,10 +118,10 @@ fn texts(value: &Value) -> Option<Vec<String>> {
 }
 
 /// Metrics with a limit per request.
-const REQUEST_METRICS: &[&str] = &["ttft", "ttfo", "tpot", "itl", "e2el"];
-const AGGREGATES: &[&str] = &["mean", "p50", "p90", "p95", "p99"];
+pub const REQUEST_METRICS: &[&str] = &["ttft", "ttfo", "tpot", "itl", "e2el"];
+pub const AGGREGATES: &[&str] = &["mean", "p50", "p90", "p95", "p99"];
 /// Metrics of a whole sample that a gate may limit.
-const SAMPLE_METRICS: &[&str] = &[
+pub const SAMPLE_METRICS: &[&str] = &[
     "request_throughput",
     "output_throughput",
     "total_token_throughput",

@@ -1,5 +1,18 @@
 //! Statistics of a sample: requests in, a summary out. The definitions are in `docs/metrics.md`.
 
+pub mod csv;
+pub mod dist;
+pub mod interval;
+pub mod record;
+pub mod steady;
+pub mod summary;
+pub mod validity;
+
+pub use csv::write_requests_csv;
+pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
+pub use summary::summarize;
+pub use validity::{SampleContext, validity};
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};

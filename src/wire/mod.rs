@@ -1,6 +1,11 @@
 //! The API dialects: what a request looks like on the wire and what its answer means. Pure bytes to bytes: used by the
 //! load generator, the readiness probe and (as the other end) the simulated engine.
 
+pub mod events;
+pub mod rejection;
+pub mod request;
+pub mod sse;
+
 use serde::{Deserialize, Serialize};
 
 /// How a server is spoken to. Comes from the `[api]` table of a rendered template, or from `measure`'s flags.

@@ -1,6 +1,13 @@
 //! What one unit asks of a server: how long its prompts and answers are, when requests start, how many there are.
 //! Everything here is a pure function of the workload and a seed.
 
+pub mod arrival;
+pub mod dataset;
+pub mod lengths;
+pub mod prompts;
+mod seeded;
+mod words;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -65,4 +72,101 @@ pub enum Arrival {
     Constant,
     Poisson,
     Gamma,
+}
+
+/// Why a workload cannot be generated.
+#[derive(Debug, Clone, thiserror::Error, PartialEq)]
+pub enum WorkloadError {
+    #[error(
+        "tokens.turns = {0} asks for conversations of several turns, which this version does not send: set it to 1"
+    )]
+    Turns(u32),
+    #[error("tokens.input or tokens.input_range is needed where there is no data set")]
+    NoInput,
+    #[error("tokens.output is needed where there is no data set")]
+    NoOutput,
+    #[error(
+        "tokens.input_range = [{0}, {1}] is not a range: the first length must be at least 1 and at most the second"
+    )]
+    Range(u32, u32),
+    #[error("tokens.shared_prefix = {prefix} must be smaller than the input, which can be as short as {input} tokens")]
+    Prefix { prefix: u32, input: u32 },
+    #[error("{name} = {value} is not possible: {need}")]
+    Number { name: &'static str, value: f64, need: &'static str },
+    #[error("{name} is ignored with a data set, which has its own prompts: remove it")]
+    WithDataset { name: &'static str },
+    #[error(
+        "data set {path}, prompt {row} does not tell its output length: give every row `output_tokens`, or set tokens.output"
+    )]
+    RowOutput { path: String, row: usize },
+    #[error("the content of data set {0} was not handed in")]
+    NoContent(String),
+    #[error(transparent)]
+    Dataset(#[from] dataset::DatasetError),
+}
+
+impl Workload {
+    /// Refuses what cannot be generated. Checked before a sample starts.
+    pub fn check(&self) -> Result<(), WorkloadError> {
+        let tokens = &self.tokens;
+        if tokens.turns > 1 {
+            return Err(WorkloadError::Turns(tokens.turns));
+        }
+        let positive = |name, value: f64| {
+            let need = "it must be a finite number above 0";
+            if value.is_finite() && value > 0.0 { Ok(()) } else { Err(WorkloadError::Number { name, value, need }) }
+        };
+        if let Some(rate) = self.rate {
+            positive("rate", rate)?;
+            positive("burstiness", self.burstiness)?;
+        }
+        for (name, value) in [
+            ("tokens.input_stddev", tokens.input_stddev),
+            ("tokens.output_stddev", tokens.output_stddev),
+            ("temperature", self.temperature),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(WorkloadError::Number { name, value, need: "it must be a finite number, 0 or more" });
+            }
+        }
+        if self.dataset.is_some() { self.check_with_dataset() } else { self.check_synthetic() }
+    }
+
+    fn check_with_dataset(&self) -> Result<(), WorkloadError> {
+        let tokens = &self.tokens;
+        for (name, set) in [
+            ("tokens.input", tokens.input.is_some()),
+            ("tokens.input_range", tokens.input_range.is_some()),
+            ("tokens.input_stddev", tokens.input_stddev != 0.0),
+            ("tokens.shared_prefix", tokens.shared_prefix > 0),
+        ] {
+            if set {
+                return Err(WorkloadError::WithDataset { name });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_synthetic(&self) -> Result<(), WorkloadError> {
+        let tokens = &self.tokens;
+        let shortest = match (tokens.input_range, tokens.input) {
+            (Some((from, to)), _) if from == 0 || from > to => return Err(WorkloadError::Range(from, to)),
+            (Some((from, _)), _) => from,
+            (None, Some(input)) => input,
+            (None, None) => return Err(WorkloadError::NoInput),
+        };
+        if tokens.shared_prefix > 0 && tokens.shared_prefix >= shortest {
+            return Err(WorkloadError::Prefix { prefix: tokens.shared_prefix, input: shortest });
+        }
+        if tokens.output.is_none() { Err(WorkloadError::NoOutput) } else { Ok(()) }
+    }
+
+    /// Requests of the measured part, where a count bounds it: 10 × concurrency, at least 100, when nothing is set.
+    pub fn request_limit(&self) -> Option<u64> {
+        match (self.requests, self.duration) {
+            (Some(n), _) => Some(n),
+            (None, Some(_)) => None,
+            (None, None) => Some((10 * u64::from(self.concurrency.unwrap_or(1))).max(100)),
+        }
+    }
 }

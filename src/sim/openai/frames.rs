@@ -14,6 +14,8 @@ pub struct Frames {
     pub engine: Openai,
     pub chat: bool,
     pub id: String,
+    /// Set with the number: what every frame starts with.
+    pub prefix: Vec<u8>,
     /// Unix seconds.
     pub created: i64,
     pub model: String,
@@ -45,10 +47,7 @@ impl Frames {
     /// Names the answer after its request.
     pub fn number(&mut self, number: u64) {
         self.id = format!("{}-sim{number:016x}", if self.chat { "chatcmpl" } else { "cmpl" });
-    }
-
-    fn object(&self) -> &'static str {
-        if self.chat { "chat.completion.chunk" } else { "text_completion" }
+        self.prefix = self.prefix();
     }
 
     /// The name under which this engine sends reasoning.
@@ -77,21 +76,18 @@ impl Frames {
         usage
     }
 
-    /// `{"id":…,"object":…,"created":…,"model":…,"choices":`
-    fn open(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"id\":\"");
-        out.extend_from_slice(self.id.as_bytes());
-        out.extend_from_slice(b"\",\"object\":\"");
-        out.extend_from_slice(self.object().as_bytes());
-        out.extend_from_slice(b"\",\"created\":");
-        out.extend_from_slice(self.created.to_string().as_bytes());
-        out.extend_from_slice(b",\"model\":");
-        push_json_str(out, &self.model);
+    /// What all frames of the answer start with.
+    fn prefix(&self) -> Vec<u8> {
+        let object = if self.chat { "chat.completion.chunk" } else { "text_completion" };
+        let mut out =
+            format!(r#"{{"id":"{}","object":"{object}","created":{},"model":"#, self.id, self.created).into_bytes();
+        push_json_str(&mut out, &self.model);
         out.extend_from_slice(b",\"choices\":");
+        out
     }
 
     fn frame(&self, part: Part, text: &str, finish: Option<Finish>, totals: Totals, out: &mut Vec<u8>) {
-        self.open(out);
+        out.extend_from_slice(&self.prefix);
         out.extend_from_slice(b"[{\"index\":0,");
         if self.chat {
             out.extend_from_slice(b"\"delta\":");
@@ -188,7 +184,7 @@ impl Shape for Frames {
         if self.include_usage && !self.no_usage {
             let usage = self.usage(totals).to_string();
             out.push(|o| {
-                self.open(o);
+                o.extend_from_slice(&self.prefix);
                 o.extend_from_slice(b"[],\"usage\":");
                 o.extend_from_slice(usage.as_bytes());
                 o.push(b'}');

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::error;
 use super::frames::Frames;
+use crate::clock::{Clock, SystemClock};
 use crate::sim::answer::{Ask, Delivery, Prompt};
 use crate::sim::body::{Fields, Wrong};
 use crate::sim::flavor::Openai;
@@ -60,7 +61,8 @@ pub fn parse(served: &Served<'_>, chat: bool, body: &[u8]) -> Result<(Ask, Frame
         engine: served.engine,
         chat,
         id: String::new(),
-        created: jiff::Timestamp::now().as_second(),
+        prefix: Vec::new(),
+        created: SystemClock.now().as_second(),
         model: model.unwrap_or(served.model).to_string(),
         include_usage,
         continuous_usage: continuous_usage && include_usage,

@@ -1,0 +1,447 @@
+//! The arguments of every command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Declarative experiment matrices for LLM serving stacks.
+#[derive(Debug, Parser)]
+#[command(name = "llmatrix", version, about, long_about = None, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Machine-readable output on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Directory of results [default: artifacts]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub artifacts: Option<PathBuf>,
+    /// Directory of what containers keep between runs [default: .cache]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Plan, deploy, measure, resume
+    #[command(
+        after_help = "Examples:\n  llmatrix run experiments/quickstart.toml\n  llmatrix run --simulate experiments/hf-shootout.toml\n  llmatrix run --only 'engine=vllm' --repeats 3 sweep.toml"
+    )]
+    Run(RunArgs),
+    /// Measure one cell, ad hoc
+    #[command(
+        after_help = "Examples:\n  llmatrix one sim vllm\n  llmatrix one hf vllm Qwen/Qwen3-8B --concurrency 8\n  llmatrix one --simulate triton python"
+    )]
+    One(OneArgs),
+    /// Measure a running server
+    #[command(
+        after_help = "Examples:\n  llmatrix measure --endpoint http://127.0.0.1:8000\n  llmatrix measure --endpoint http://127.0.0.1:8000 --engine vllm --concurrency 16 --requests 200\n  llmatrix measure --endpoint https://host/v1x --api chat --header 'Authorization: Bearer ${API_KEY}' --json"
+    )]
+    Measure(MeasureArgs),
+    /// Show a run as a table, Markdown, HTML, CSV, JSON lines or JUnit
+    #[command(
+        after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report --format html -o report.html"
+    )]
+    Report(ReportArgs),
+    /// Serve the simulated engine, impersonating a stack
+    #[command(after_help = super::sim::options_help())]
+    Sim(SimArgs),
+    /// Check experiment files and report every problem
+    #[command(after_help = "Examples:\n  llmatrix validate experiments/\n  llmatrix validate --json nightly.toml")]
+    Validate(ValidateArgs),
+    /// Show what a run would do and why
+    #[command(
+        after_help = "Examples:\n  llmatrix plan experiments/quickstart.toml\n  llmatrix plan --base main experiments/nightly.toml\n  llmatrix plan --json --only 'engine=vllm,tokens.input>=1024' sweep.toml"
+    )]
+    Plan(PlanArgs),
+    /// Pin what an experiment refers to: images, models, assets, hardware
+    #[command(after_help = "Examples:\n  llmatrix lock sweep.toml\n  llmatrix lock --update sweep.toml")]
+    Lock(LockArgs),
+    /// Everything about one unit: its cell, documents, status and reasons
+    #[command(after_help = "Examples:\n  llmatrix explain 3fa9c2d1\n  llmatrix explain 3fa9c2d1 sweep.toml")]
+    Explain(ExplainArgs),
+    /// Print the JSON Schema of experiment files, or the parameters
+    #[command(after_help = "Examples:\n  llmatrix schema > schemas/experiment.schema.json\n  llmatrix schema --params")]
+    Schema(SchemaArgs),
+    /// Print the machine settings and where each comes from
+    #[command(after_help = "Examples:\n  llmatrix config\n  LLMATRIX_ARTIFACTS=/data/results llmatrix config --json")]
+    Config(ConfigArgs),
+    /// Write a commented experiment to start from
+    #[command(after_help = "Examples:\n  llmatrix init\n  llmatrix init sweeps/first.toml")]
+    Init(InitArgs),
+    /// Print a shell completion script
+    #[command(after_help = "Examples:\n  llmatrix completions bash > /etc/bash_completion.d/llmatrix")]
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Experiment files, or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Experiment files, or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Compare with the experiment as it is at a git revision
+    #[arg(long, value_name = "GIT_REF")]
+    pub base: Option<String>,
+}
+
+/// Which cells.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Cells")]
+pub struct SelectionArgs {
+    /// Keep the cells that match, such as 'engine=vllm,tokens.input>=1024'; several: any of them
+    #[arg(long, value_name = "RULE")]
+    pub only: Vec<String>,
+    /// Give a parameter one value in every cell, such as concurrency=8
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The keys of `[run]` as flags; a flag stands over the file.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Run policy (as in [run])")]
+pub struct RunFlags {
+    /// Rehearse with the simulated engine in place of every stack
+    #[arg(long)]
+    pub simulate: bool,
+    /// Add samples even where there are enough
+    #[arg(long)]
+    pub force: bool,
+    /// Try again what failed for good: bad flags, out of memory, gated models
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Stop at the first failure
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Samples older than this do not count, such as 20h
+    #[arg(long, value_name = "DURATION")]
+    pub max_age: Option<String>,
+    /// Start no new sample after this long, such as 6h
+    #[arg(long, value_name = "DURATION")]
+    pub budget: Option<String>,
+    /// Use no network beyond the engines
+    #[arg(long)]
+    pub offline: bool,
+    /// Compare with a baseline at the end; exit 6 on a regression
+    #[arg(long, value_name = "BASELINE")]
+    pub gate: Option<String>,
+    /// Valid samples that make a unit cached
+    #[arg(long, value_name = "N")]
+    pub repeats: Option<u64>,
+    /// Engine starts that the repeats are spread over
+    #[arg(long, value_name = "N")]
+    pub starts: Option<u64>,
+    /// Tries at each sample
+    #[arg(long, value_name = "N")]
+    pub attempts: Option<u64>,
+    /// From the start of an engine to its first token
+    #[arg(long, value_name = "DURATION")]
+    pub ready_timeout: Option<String>,
+    /// A single request
+    #[arg(long, value_name = "DURATION")]
+    pub request_timeout: Option<String>,
+    /// One sample, warm-up included
+    #[arg(long, value_name = "DURATION")]
+    pub measure_timeout: Option<String>,
+    /// Pause between two samples
+    #[arg(long, value_name = "DURATION")]
+    pub settle: Option<String>,
+    /// Share of failed requests above which a sample is invalid
+    #[arg(long, value_name = "SHARE")]
+    pub max_error_rate: Option<f64>,
+    /// A larger plan needs --yes
+    #[arg(long, value_name = "N")]
+    pub max_units: Option<u64>,
+    /// Deployments that measure at the same time
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<u64>,
+    /// GPUs to use, by UUID or index
+    #[arg(long, value_name = "GPU", value_delimiter = ',')]
+    pub devices: Vec<String>,
+    /// References to resolve anew in this run, such as image
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub float: Vec<String>,
+    /// Remove images and models that no later group needs
+    #[arg(long)]
+    pub evict: bool,
+    /// Seed of the order within a round
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// URL that is told when the run ends
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// Experiment files, or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    /// Resolve again what is locked already, and print the difference
+    #[arg(long)]
+    pub update: bool,
+    /// Resolve nothing over the network
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The unit's id, or its first digits
+    pub unit: String,
+    /// Experiment files to look in; without any, the artifacts
+    #[arg(value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    /// Look among simulated results, or plan as `run --simulate` does
+    #[arg(long)]
+    pub simulate: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// The parameters as a Markdown table
+    #[arg(long)]
+    pub params: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Directory whose llmatrix.toml is read
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// File to write
+    #[arg(default_value = "experiments/my-sweep.toml", value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Experiment files, or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Do not ask, whatever the size of the plan
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OneArgs {
+    /// How the model is served
+    #[arg(default_value = "hf")]
+    pub method: String,
+    /// What serves it
+    #[arg(default_value = "vllm")]
+    pub engine: String,
+    /// Model to serve [default: the configured one]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub load: LoadFlags,
+    /// Any other parameter, such as tensor_parallel=2
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Rehearse with the simulated engine
+    #[arg(long)]
+    pub simulate: bool,
+    /// Measure again even where there are enough samples
+    #[arg(long)]
+    pub force: bool,
+    /// Try again what failed for good
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Samples to take
+    #[arg(long, value_name = "N")]
+    pub repeats: Option<u64>,
+    /// From the start of the engine to its first token
+    #[arg(long, value_name = "DURATION")]
+    pub ready_timeout: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    /// URL of the server, without the API's path
+    #[arg(long, value_name = "URL")]
+    pub endpoint: String,
+    /// How it is served; with --engine it decides the dialect
+    #[arg(long, default_value = "external")]
+    pub method: String,
+    /// What serves it
+    #[arg(long, default_value = "openai")]
+    pub engine: String,
+    /// Name of the model [default: the first that the server lists]
+    #[arg(long)]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub load: LoadFlags,
+    /// A header of every request; ${NAME} is read from the environment
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Certificate authority file
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Client certificate file
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Client key file
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Accept any server certificate
+    #[arg(long)]
+    pub insecure: bool,
+    /// A limit that requests must meet to count as goodput, such as ttft=500ms
+    #[arg(long, value_name = "METRIC=DURATION")]
+    pub slo: Vec<String>,
+    /// Number of the sample: each has prompts of its own
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub sample: u32,
+    /// Write every request to this CSV file
+    #[arg(long, value_name = "FILE")]
+    pub requests_csv: Option<PathBuf>,
+    /// Any other parameter
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The unit parameters as flags.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Load")]
+pub struct LoadFlags {
+    /// Input sequence length (ISL), mean [default: 512]
+    #[arg(long, alias = "tokens-input", value_name = "N")]
+    pub input_tokens_mean: Option<u64>,
+    /// Output sequence length (OSL), mean [default: 128]
+    #[arg(long, alias = "tokens-output", value_name = "N")]
+    pub output_tokens_mean: Option<u64>,
+    /// Standard deviation of the ISL
+    #[arg(long, value_name = "X")]
+    pub input_tokens_stddev: Option<f64>,
+    /// Standard deviation of the OSL
+    #[arg(long, value_name = "X")]
+    pub output_tokens_stddev: Option<f64>,
+    /// Uniform ISL between two lengths, such as 100,200
+    #[arg(long, value_name = "LOW,HIGH", conflicts_with = "input_tokens_mean")]
+    pub input_tokens_range: Option<String>,
+    /// Tokens at the start of the input that a group of requests shares
+    #[arg(long, value_name = "N")]
+    pub shared_prefix: Option<u64>,
+    /// Number of distinct shared prefixes
+    #[arg(long, value_name = "N")]
+    pub prefix_groups: Option<u64>,
+    /// Turns of a conversation
+    #[arg(long, value_name = "N")]
+    pub turns: Option<u64>,
+    /// Requests in flight (closed loop); with --rate, a cap [default: 1]
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<u64>,
+    /// Requests per second (open loop)
+    #[arg(long, value_name = "X")]
+    pub rate: Option<f64>,
+    /// When open-loop requests start: poisson, constant, gamma
+    #[arg(long)]
+    pub arrival: Option<String>,
+    /// Shape of the gamma arrival process
+    #[arg(long, value_name = "X")]
+    pub burstiness: Option<f64>,
+    /// Measured requests [default: 10 × concurrency, at least 100]
+    #[arg(long, value_name = "N")]
+    pub requests: Option<u64>,
+    /// Length of the measurement, such as 60s
+    #[arg(long)]
+    pub duration: Option<String>,
+    /// Requests sent before the measurement and discarded
+    #[arg(long, value_name = "N")]
+    pub warmup: Option<u64>,
+    /// Seed of prompts and arrivals
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// File of prompts
+    #[arg(long, value_name = "FILE")]
+    pub dataset: Option<String>,
+    /// Format of the data set: jsonl, sharegpt
+    #[arg(long)]
+    pub format: Option<String>,
+    /// chat, completions or generate [default: the stack's own]
+    #[arg(long)]
+    pub api: Option<String>,
+    /// Sampling temperature
+    #[arg(long, value_name = "X")]
+    pub temperature: Option<f64>,
+    /// Generate exactly the asked number of tokens [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub ignore_eos: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Run: its name, the beginning of it, an experiment's newest, or `last`
+    #[arg(default_value = "last")]
+    pub run: String,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    pub format: ReportFormat,
+    /// Columns of the results, parameters or labelled axes
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
+    pub columns: Vec<String>,
+    /// Columns to sort by; a leading - reverses
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN", allow_hyphen_values = true)]
+    pub sort: Vec<String>,
+    /// Keep the units that match, such as 'engine=vllm'
+    #[arg(long, value_name = "RULE")]
+    pub only: Vec<String>,
+    /// One row per sample
+    #[arg(long)]
+    pub samples: bool,
+    /// Look among simulated runs
+    #[arg(long)]
+    pub simulated: bool,
+    /// Write to a file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    Table,
+    Markdown,
+    Html,
+    Csv,
+    Json,
+    Junit,
+}
+
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// The stack to impersonate: hf-vllm, hf-sglang, hf-trtllm, triton-vllm, triton-python, triton-trtllm, nim-vllm, unim-vllm
+    #[arg(long, value_name = "METHOD-ENGINE")]
+    pub flavor: String,
+    /// Simulator options, listed below
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    pub options: Vec<String>,
+}

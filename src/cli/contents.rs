@@ -1,0 +1,106 @@
+//! Content hashes of local files and directories, remembered by inode, size and modification time.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::plan::identity::Contents;
+
+/// Files smaller than this are hashed faster than remembered.
+const REMEMBER: u64 = 4 << 20;
+
+/// Reads what an experiment refers to, relative to its directory.
+pub struct LocalContents {
+    dir: PathBuf,
+    memory: Option<PathBuf>,
+    known: RefCell<BTreeMap<PathBuf, Known>>,
+}
+
+#[derive(Clone, Serialize, Deserialize, PartialEq)]
+struct Known {
+    inode: u64,
+    size: u64,
+    mtime_ns: i128,
+    digest: Digest,
+}
+
+impl LocalContents {
+    /// `memory` is the file that remembers digests of large files between invocations.
+    pub fn new(dir: PathBuf, memory: Option<PathBuf>) -> LocalContents {
+        let read = |p: &PathBuf| serde_json::from_slice(&fs::read(p).ok()?).ok();
+        let known = memory.as_ref().and_then(read).unwrap_or_default();
+        LocalContents { dir, memory, known: RefCell::new(known) }
+    }
+
+    fn file(&self, path: &Path) -> std::io::Result<Digest> {
+        let mut file = File::open(path)?;
+        let meta = file.metadata()?;
+        let stamp = |digest| Known {
+            inode: meta.ino(),
+            size: meta.size(),
+            mtime_ns: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+            digest,
+        };
+        if let Some(known) = self.known.borrow().get(path)
+            && *known == stamp(known.digest)
+        {
+            return Ok(known.digest);
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                n => _ = hasher.update(&buffer[..n]),
+            }
+        }
+        let digest = Digest::from_hash(hasher.finalize());
+        if meta.size() >= REMEMBER {
+            self.known.borrow_mut().insert(path.to_path_buf(), stamp(digest));
+            self.save();
+        }
+        Ok(digest)
+    }
+
+    /// Remembering is a convenience: when it cannot be written, files are hashed again next time.
+    fn save(&self) {
+        let Some(memory) = &self.memory else { return };
+        let Some(parent) = memory.parent() else { return };
+        let Ok(json) = serde_json::to_vec(&*self.known.borrow()) else { return };
+        let _ = fs::create_dir_all(parent).and_then(|()| {
+            let mut temp = tempfile::NamedTempFile::new_in(parent)?;
+            std::io::Write::write_all(&mut temp, &json)?;
+            temp.persist(memory).map(drop).map_err(|e| e.error)
+        });
+    }
+
+    /// Names and contents, so that a renamed file counts as a change.
+    fn directory(&self, path: &Path) -> std::io::Result<Digest> {
+        let mut entries: Vec<PathBuf> = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+        entries.sort();
+        let mut hasher = blake3::Hasher::new();
+        for entry in entries {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let digest = self.any(&entry)?;
+            hasher.update(format!("{}:{name}{digest}", name.len()).as_bytes());
+        }
+        Ok(Digest::from_hash(hasher.finalize()))
+    }
+
+    fn any(&self, path: &Path) -> std::io::Result<Digest> {
+        if fs::metadata(path)?.is_dir() { self.directory(path) } else { self.file(path) }
+    }
+}
+
+impl Contents for LocalContents {
+    fn digest(&self, path: &str) -> Result<Digest, String> {
+        let full = self.dir.join(path);
+        self.any(&full).map_err(|e| format!("{}: {e}", full.display()))
+    }
+}

@@ -1,0 +1,130 @@
+//! `explain`: everything about one unit.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::args::{ExplainArgs, Global, RunFlags};
+use super::failure::Failure;
+use super::output::Output;
+use super::plan::reason;
+use super::prepare;
+use crate::plan::catalog::{Catalog, StoredUnit};
+use crate::plan::{Plan, Unit};
+use crate::store::Store;
+
+pub fn command(args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
+    let prefix = args.unit.to_ascii_lowercase();
+    if prefix.len() < 4 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Failure::Usage(format!(
+            "`{}` is not a unit id: give at least four of its hexadecimal digits",
+            args.unit
+        )));
+    }
+    if args.paths.is_empty() { stored(&prefix, args, global, output) } else { planned(&prefix, args, global, output) }
+}
+
+fn planned(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
+    let flags = RunFlags { simulate: args.simulate, ..RunFlags::default() };
+    let mut found = Vec::new();
+    for file in prepare::files(&args.paths)? {
+        let prepared = prepare::prepare(&file)?;
+        let layered = prepare::settings(&prepared.dir, global)?;
+        let mut plan = prepared.plan(&Default::default(), &flags, &layered.settings)?;
+        if let Some(u) = plan.unsupported.iter().find(|u| u.unit_id.to_string().starts_with(prefix)) {
+            output.text(&format!("unit {}\nstatus unsupported: {}", u.unit_id, u.reason));
+            return Ok(0);
+        }
+        plan.compare(&Store::open(&layered.settings.artifacts, plan.simulated), Timestamp::now());
+        let hits: Vec<usize> =
+            (0..plan.units.len()).filter(|i| plan.units[*i].id.to_string().starts_with(prefix)).collect();
+        found.extend(hits.into_iter().map(|i| (plan.clone(), i)));
+    }
+    unique(found.len(), prefix, "planned unit")?;
+    let (plan, i) = &found[0];
+    print(plan, &plan.units[*i], output);
+    Ok(0)
+}
+
+fn unique(n: usize, prefix: &str, what: &str) -> Result<(), Failure> {
+    match n {
+        0 => Err(Failure::Nothing(format!("no {what} has an id that begins with {prefix}"))),
+        1 => Ok(()),
+        n => Err(Failure::Usage(format!("{n} {what}s have ids that begin with {prefix}; give more digits"))),
+    }
+}
+
+fn print(plan: &Plan, unit: &Unit, output: &Output) {
+    let d = &plan.deployments[unit.deployment];
+    if output.json {
+        output.json(&json!({
+            "unit_id": unit.id, "deploy_id": d.id, "status": unit.status, "note": unit.note, "reasons": unit.reasons,
+            "container": d.container, "directory": d.directory, "valid_samples": unit.valid_samples,
+            "unit": plan.unit_document(unit), "deploy": d.document,
+        }));
+        return;
+    }
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "unit        {}\ndeployment  {}  ({})\nstatus      {}",
+        unit.id,
+        d.id,
+        d.container,
+        unit.status.as_str()
+    );
+    let _ = writeln!(out, "samples     {} valid of {} wanted", unit.valid_samples, plan.policy_of(unit).repeats);
+    unit.note.iter().for_each(|n| _ = writeln!(out, "            {n}"));
+    unit.reasons.iter().for_each(|r| _ = writeln!(out, "            {}", reason(r)));
+    let _ = writeln!(out, "files       {}/units/{}/\n\ncell", d.directory, unit.id.short(16));
+    unit.cell.0.iter().for_each(|(k, v)| _ = writeln!(out, "  {k} = {v}"));
+    unit.labels.iter().for_each(|(axis, label)| _ = writeln!(out, "  {axis} = {label}   (label)"));
+    let _ = writeln!(out, "\nwhat the unit's id is made from\n{}", pretty(&plan.unit_document(unit)));
+    let _ = writeln!(out, "\nwhat the deployment's id is made from\n{}", pretty(&d.document));
+    output.text(&out);
+}
+
+fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
+    let layered = prepare::settings(std::path::Path::new("."), global)?;
+    let kinds = if args.simulate { vec![true] } else { vec![false, true] };
+    let found: Vec<(Store, StoredUnit)> = kinds
+        .into_iter()
+        .map(|simulated| Store::open(&layered.settings.artifacts, simulated))
+        .flat_map(|store| {
+            let hits: Vec<StoredUnit> =
+                store.documents().into_iter().filter(|u| u.unit_id.to_string().starts_with(prefix)).collect();
+            hits.into_iter().map(move |u| (store.clone(), u))
+        })
+        .collect();
+    unique(found.len(), prefix, "measured unit")?;
+    let (store, unit) = &found[0];
+    let state = store.states(&[(&unit.directory, unit.unit_id)]).pop().flatten();
+    let dir = store.unit_dir(&unit.directory, &unit.unit_id);
+    if output.json {
+        let samples: Vec<u32> = state.iter().flat_map(|s| &s.valid_samples).map(|(n, _)| *n).collect();
+        output.json(&json!({
+            "unit_id": unit.unit_id, "deploy_id": unit.deploy_id, "files": dir, "valid_samples": samples,
+            "labels": unit.labels, "unit": unit.unit, "deploy": unit.deploy,
+        }));
+        return Ok(0);
+    }
+    let mut out = String::new();
+    let _ =
+        writeln!(out, "unit        {}\ndeployment  {}\nfiles       {}", unit.unit_id, unit.deploy_id, dir.display());
+    if let Some(state) = state {
+        let samples: Vec<String> = state.valid_samples.iter().map(|(n, at)| format!("{n} ({at})")).collect();
+        let _ =
+            writeln!(out, "samples     {}", if samples.is_empty() { "none valid".into() } else { samples.join(", ") });
+        state.last_invalid.iter().for_each(|r| _ = writeln!(out, "invalid     {r}"));
+        state.last_failure.iter().for_each(|f| _ = writeln!(out, "failed      {}", f.cause));
+    }
+    let _ = writeln!(out, "\nwhat the unit's id is made from\n{}", pretty(&unit.unit));
+    let _ = writeln!(out, "\nwhat the deployment's id is made from\n{}", pretty(&unit.deploy));
+    output.text(&out);
+    Ok(0)
+}
+
+fn pretty(value: &crate::value::Value) -> String {
+    serde_json::to_string_pretty(value).expect("a document is JSON")
+}

@@ -1,0 +1,77 @@
+//! The command line: arguments to a request, wiring, exit codes. One file per command.
+
+mod args;
+mod config;
+mod contents;
+mod explain;
+mod failure;
+mod git;
+mod init;
+mod load_flags;
+mod lock;
+mod measure;
+mod one;
+mod output;
+mod plan;
+mod prepare;
+mod report;
+mod results;
+mod run;
+mod schema;
+mod selection;
+mod sim;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use failure::Failure;
+use output::Output;
+
+/// Runs the program and gives its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are no errors: clap prints them to stdout.
+            let code = if e.use_stderr() { failure::USAGE } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    let output = Output::new(cli.global.json, cli.global.quiet);
+    let code = match dispatch(cli, &output) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit_code()
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(args) => run::command(&args, &global, output),
+        Command::One(args) => one::command(&args, &global, output),
+        Command::Measure(args) => measure::command(&args, &global, output),
+        Command::Report(args) => report::command(&args, &global, output),
+        Command::Sim(args) => sim::command(&args, output),
+        Command::Validate(args) => validate::command(&args, &global, output),
+        Command::Plan(args) => plan::command(&args, &global, output),
+        Command::Lock(args) => lock::command(&args, &global, output),
+        Command::Explain(args) => explain::command(&args, &global, output),
+        Command::Schema(args) => schema::command(&args, output),
+        Command::Config(args) => config::command(&args, &global, output),
+        Command::Init(args) => init::command(&args, output),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "llmatrix", &mut text);
+            output.text(&String::from_utf8_lossy(&text));
+            Ok(0)
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! `plan`: what a run would do and why.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::json;
+
+use super::args::{Global, PlanArgs};
+use super::failure::{Failure, NOTHING};
+use super::git::Revision;
+use super::output::{self, Output};
+use super::prepare::{self, Prepared};
+use crate::plan::status::{Changes, changes};
+use crate::plan::{Cell, Plan, Reason, Search, Status, Unit, Unsupported};
+use crate::store::Store;
+use crate::units::format_duration;
+use crate::value::Value;
+
+/// Rows of a list that are shown before the rest is counted.
+const SHOWN: usize = 40;
+
+pub fn command(args: &PlanArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
+    let mut code = 0;
+    for file in prepare::files(&args.paths)? {
+        let prepared = prepare::prepare(&file)?;
+        code = code.max(one(&prepared, args, global, output)?);
+    }
+    Ok(code)
+}
+
+fn one(prepared: &Prepared, args: &PlanArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
+    let layered = prepare::settings(&prepared.dir, global)?;
+    let mut plan = prepared.plan(&args.selection, &args.run, &layered.settings)?;
+    let store = Store::open(&layered.settings.artifacts, plan.simulated);
+    plan.compare(&store, Timestamp::now());
+    let base = match &args.base {
+        None => None,
+        Some(name) => {
+            let revision = Revision::open(&prepared.dir, name)?;
+            let old = match prepare::prepare_at(&prepared.path, &revision)? {
+                Some(p) => Some(p.plan_at(&args.selection, &args.run, &revision)?),
+                None => None,
+            };
+            Some((name.as_str(), old))
+        }
+    };
+    let compared = base.as_ref().map(|(name, old)| (*name, old.as_ref(), old.as_ref().map(|o| changes(o, &plan))));
+    if output.json {
+        output.json(&PlanJson { plan: &plan, base: compared.as_ref() });
+    } else {
+        output.text(&human(&plan, compared.as_ref()));
+    }
+    let empty = plan.units.is_empty() && plan.searches.is_empty() && plan.unsupported.is_empty();
+    if empty {
+        output.warning("--only selects no cell");
+    }
+    Ok(if empty { NOTHING } else { 0 })
+}
+
+/// A name, the old plan where the file was there, and what differs.
+type Compared<'a> = (&'a str, Option<&'a Plan>, Option<Changes>);
+
+struct PlanJson<'a> {
+    plan: &'a Plan,
+    base: Option<&'a Compared<'a>>,
+}
+
+impl Serialize for PlanJson<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let plan = self.plan;
+        let mut map = s.serialize_map(None)?;
+        map.serialize_entry("experiment", &plan.experiment)?;
+        map.serialize_entry("simulated", &plan.simulated)?;
+        map.serialize_entry("hardware", &hardware(plan))?;
+        map.serialize_entry("units", &UnitsJson(plan))?;
+        map.serialize_entry("deployments", &deployments_json(plan))?;
+        map.serialize_entry("searches", &plan.searches.iter().map(search_json).collect::<Vec<_>>())?;
+        let mut summary = json!({ "units": total(plan), "deployments": plan.deployments.len() });
+        for (status, n) in by_status(plan) {
+            summary[status.as_str()] = n.into();
+        }
+        map.serialize_entry("summary", &summary)?;
+        map.serialize_entry("estimate", &plan.estimate())?;
+        map.serialize_entry("warnings", &plan.warnings)?;
+        if let Some((name, old, differences)) = self.base {
+            map.serialize_entry("base", &base_json(plan, name, *old, differences.as_ref()))?;
+        }
+        map.end()
+    }
+}
+
+/// The classes of hardware with their sources: one object, or a list where the cells differ.
+fn hardware(plan: &Plan) -> serde_json::Value {
+    let mut all: Vec<_> =
+        plan.hardware.iter().map(|(class, source)| json!({ "class": class, "source": source })).collect();
+    if all.len() == 1 { all.remove(0) } else { all.into() }
+}
+
+struct UnitsJson<'a>(&'a Plan);
+
+impl Serialize for UnitsJson<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut seq = s.serialize_seq(Some(total(self.0)))?;
+        for unit in &self.0.units {
+            seq.serialize_element(&UnitJson { plan: self.0, unit })?;
+        }
+        for cell in &self.0.unsupported {
+            seq.serialize_element(&unsupported_json(cell))?;
+        }
+        seq.end()
+    }
+}
+
+struct UnitJson<'a> {
+    plan: &'a Plan,
+    unit: &'a Unit,
+}
+
+impl Serialize for UnitJson<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let unit = self.unit;
+        let mut map = s.serialize_map(None)?;
+        map.serialize_entry("unit_id", &unit.id)?;
+        map.serialize_entry("deploy_id", &self.plan.deployments[unit.deployment].id)?;
+        map.serialize_entry("status", unit.status.as_str())?;
+        map.serialize_entry("cell", &CellJson(&unit.cell))?;
+        map.serialize_entry("labels", &PairsJson(&unit.labels))?;
+        map.serialize_entry("reasons", &unit.reasons)?;
+        if let Some(note) = &unit.note {
+            map.serialize_entry("note", note)?;
+        }
+        map.end()
+    }
+}
+
+struct CellJson<'a>(&'a Cell);
+
+impl Serialize for CellJson<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut map = s.serialize_map(Some(self.0.0.len()))?;
+        for (k, v) in &self.0.0 {
+            map.serialize_entry(&**k, v)?;
+        }
+        map.end()
+    }
+}
+
+struct PairsJson<'a>(&'a [(std::sync::Arc<str>, std::sync::Arc<str>)]);
+
+impl Serialize for PairsJson<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut map = s.serialize_map(Some(self.0.len()))?;
+        for (k, v) in self.0 {
+            map.serialize_entry(&**k, &**v)?;
+        }
+        map.end()
+    }
+}
+
+fn unsupported_json(u: &Unsupported) -> serde_json::Value {
+    json!({
+        "unit_id": u.unit_id,
+        "deploy_id": u.deploy_id,
+        "status": "unsupported",
+        "cell": CellJson(&u.cell),
+        "labels": PairsJson(&u.labels),
+        "reasons": [],
+        "note": u.reason,
+    })
+}
+
+fn search_json(s: &Search) -> serde_json::Value {
+    json!({
+        "parameter": s.parameter,
+        "from": s.from,
+        "to": s.to,
+        "until": s.until,
+        "within": s.within,
+        "max_probes": s.max_probes,
+        "cell": CellJson(&s.cell),
+        "labels": PairsJson(&s.labels),
+    })
+}
+
+fn deployments_json(plan: &Plan) -> Vec<serde_json::Value> {
+    let mut members: Vec<Vec<String>> = vec![Vec::new(); plan.deployments.len()];
+    for unit in &plan.units {
+        members[unit.deployment].push(unit.id.to_string());
+    }
+    let entries = plan.deployments.iter().zip(members);
+    entries
+        .map(|(d, units)| {
+            json!({
+                "deploy_id": d.id, "container": d.container, "model": d.model, "method": d.method, "engine": d.engine,
+                "hardware": d.hardware, "gpus": d.gpus, "units": units, "host_mounts": host_mounts(d),
+            })
+        })
+        .collect()
+}
+
+/// Host directories that a container would see; their paths are not hashed, so they are shown.
+fn host_mounts(d: &crate::plan::Deployment) -> Vec<String> {
+    let mounts = d.spec.container.iter().flat_map(|c| &c.mounts);
+    mounts.filter(|m| !m.source.starts_with("cache:")).map(|m| format!("{} → {}", m.source, m.target)).collect()
+}
+
+fn base_json(plan: &Plan, name: &str, old: Option<&Plan>, differences: Option<&Changes>) -> serde_json::Value {
+    let Some((old, c)) = old.zip(differences) else {
+        return json!({ "ref": name, "present": false, "added": plan.units.iter().map(|u| u.id).collect::<Vec<_>>() });
+    };
+    let ids = |list: &[usize], p: &Plan| list.iter().map(|i| p.units[*i].id).collect::<Vec<_>>();
+    let changed: Vec<_> =
+        c.changed.iter().map(|(i, r)| json!({ "unit_id": plan.units[*i].id, "reasons": r })).collect();
+    json!({
+        "ref": name,
+        "present": true,
+        "added": ids(&c.added, plan),
+        "changed": changed,
+        "removed": ids(&c.removed, old),
+        "unchanged": c.unchanged.len(),
+    })
+}
+
+fn total(plan: &Plan) -> usize {
+    plan.units.len() + plan.unsupported.len()
+}
+
+/// How many units have each status, in the statuses' order, zeros left out.
+pub fn by_status(plan: &Plan) -> Vec<(Status, usize)> {
+    let count = |s: Status| match s {
+        Status::Unsupported => plan.unsupported.len(),
+        s => plan.units.iter().filter(|u| u.status == s).count(),
+    };
+    Status::ALL.into_iter().map(|s| (s, count(s))).filter(|(_, n)| *n > 0).collect()
+}
+
+fn human(plan: &Plan, base: Option<&Compared>) -> String {
+    let mut out = String::new();
+    let simulated = if plan.simulated { " (simulated)" } else { "" };
+    let _ = writeln!(
+        out,
+        "{}{simulated}: {} in {}",
+        plan.experiment,
+        plural(total(plan), "unit"),
+        plural(plan.deployments.len(), "deployment")
+    );
+    let statuses: Vec<String> = by_status(plan).iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
+    let _ = writeln!(out, "  {}", statuses.join(" · "));
+    for (class, source) in &plan.hardware {
+        let _ = writeln!(out, "  hardware {class} (from the {source})");
+    }
+    out.push('\n');
+    out.push_str(&deployments(plan));
+    out.push_str(&reasons(plan));
+    out.push_str(&searches(plan));
+    out.push_str(&unsupported(plan));
+    out.push_str(&estimate(plan));
+    if let Some(compared) = base {
+        out.push_str(&against(plan, compared));
+    }
+    for warning in &plan.warnings {
+        let _ = writeln!(out, "\nwarning: {warning}");
+    }
+    out
+}
+
+fn deployments(plan: &Plan) -> String {
+    let mut table = output::table(&["DEPLOYMENT", "ID", "UNITS", "STATUS"]);
+    let mut counts: Vec<BTreeMap<Status, usize>> = vec![BTreeMap::new(); plan.deployments.len()];
+    for unit in &plan.units {
+        *counts[unit.deployment].entry(unit.status).or_default() += 1;
+    }
+    for (d, count) in plan.deployments.iter().zip(&counts).take(SHOWN) {
+        let units: usize = count.values().sum();
+        let text: Vec<String> = count.iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
+        table.add_row([d.container.clone(), d.id.short(8), units.to_string(), text.join(", ")]);
+    }
+    let mut out = format!("{table}\n");
+    more(&mut out, plan.deployments.len(), "deployments");
+    let mounts: Vec<String> = plan.deployments.iter().flat_map(host_mounts).collect();
+    if !mounts.is_empty() {
+        let _ = writeln!(out, "\nhost directories that containers will see:");
+        mounts.iter().take(SHOWN).for_each(|m| _ = writeln!(out, "  {m}"));
+    }
+    out
+}
+
+/// Units that need work for a reason, those with equal reasons together.
+fn reasons(plan: &Plan) -> String {
+    let mut groups: BTreeMap<(Status, String), Vec<&Unit>> = BTreeMap::new();
+    for unit in plan.units.iter().filter(|u| u.status.needs_work()) {
+        let mut lines: Vec<String> = unit.reasons.iter().map(reason).collect();
+        lines.extend(unit.note.clone());
+        if !lines.is_empty() {
+            groups.entry((unit.status, lines.join("\n    "))).or_default().push(unit);
+        }
+    }
+    let mut out = String::new();
+    for ((status, why), units) in groups.iter().take(SHOWN) {
+        let _ = writeln!(out, "\n{} {}:\n    {why}", plural(units.len(), "unit"), status.as_str());
+        let ids: Vec<String> = units.iter().take(6).map(|u| u.id.short(8)).collect();
+        let dots = if units.len() > 6 { " …" } else { "" };
+        let _ = writeln!(out, "    ({}{dots})", ids.join(" "));
+    }
+    more(&mut out, groups.len(), "groups of reasons");
+    out
+}
+
+/// "field old → new", long values shortened.
+pub fn reason(r: &Reason) -> String {
+    let text = |v: &Option<Value>| match v {
+        None => "unset".to_string(),
+        Some(v) => {
+            let full = v.to_string();
+            match full.char_indices().nth(96) {
+                Some((at, _)) => format!("{}…", &full[..at]),
+                None => full,
+            }
+        }
+    };
+    match &r.old {
+        None => format!("{} = {}", r.field, text(&r.new)),
+        Some(_) => format!("{} {} → {}", r.field, text(&r.old), text(&r.new)),
+    }
+}
+
+fn searches(plan: &Plan) -> String {
+    let mut out = String::new();
+    for s in plan.searches.iter().take(SHOWN) {
+        let d = &plan.deployments[s.deployment];
+        let (from, to) = (Value::number(s.from), Value::number(s.to));
+        let (from, to) = (from.unwrap_or(Value::Int(0)), to.unwrap_or(Value::Int(0)));
+        let _ = writeln!(
+            out,
+            "\nsearch on {}: largest `{}` in {from}–{to} that meets the objectives, ≤ {} probes",
+            d.container, s.parameter, s.max_probes
+        );
+    }
+    more(&mut out, plan.searches.len(), "searches");
+    out
+}
+
+fn unsupported(plan: &Plan) -> String {
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    plan.unsupported.iter().for_each(|u| *groups.entry(&u.reason).or_default() += 1);
+    let mut out = String::new();
+    for (reason, n) in groups.iter().take(SHOWN) {
+        let _ = writeln!(out, "\n{} unsupported:\n    {reason}", plural(*n, "unit"));
+    }
+    more(&mut out, groups.len(), "reasons");
+    out
+}
+
+fn estimate(plan: &Plan) -> String {
+    let e = plan.estimate();
+    if e.samples == 0 {
+        return "\nnothing to measure: every unit is cached\n".to_string().replace(
+            "every unit is cached",
+            if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" },
+        );
+    }
+    let mut out =
+        format!("\nto do: {}, {}", plural(e.starts as usize, "engine start"), plural(e.samples as usize, "sample"));
+    match e.seconds {
+        Some(seconds) => {
+            let rounded = std::time::Duration::from_secs(seconds.ceil() as u64);
+            let _ = write!(out, ", about {} of measuring", format_duration(rounded));
+            if e.known < 1.0 {
+                let _ = write!(out, " ({:.0} % of it from these units' own history)", e.known * 100.0);
+            }
+        }
+        None => out.push_str(", no history to tell how long"),
+    }
+    if let Some(usd) = e.usd {
+        let _ = write!(out, ", about ${usd:.2}");
+    }
+    out.push('\n');
+    out
+}
+
+fn against(plan: &Plan, (name, old, differences): &Compared) -> String {
+    let Some((old, c)) = old.zip(differences.as_ref()) else {
+        return format!(
+            "\nagainst {name}: the file is not there, so all {} are added\n",
+            plural(plan.units.len(), "unit")
+        );
+    };
+    let mut out = format!(
+        "\nagainst {name}: {} added · {} changed · {} removed · {} unchanged\n",
+        c.added.len(),
+        c.changed.len(),
+        c.removed.len(),
+        c.unchanged.len()
+    );
+    let mut groups: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, reasons) in &c.changed {
+        let lines: Vec<String> = reasons.iter().map(reason).collect();
+        *groups.entry(lines.join("; ")).or_default() += 1;
+    }
+    for (why, n) in groups.iter().take(SHOWN) {
+        let _ = writeln!(out, "  ~ {}: {why}", plural(*n, "unit"));
+    }
+    for (sign, list, from) in [("+", &c.added, plan), ("-", &c.removed, old)] {
+        for i in list.iter().take(SHOWN) {
+            let unit = &from.units[*i];
+            let _ = writeln!(out, "  {sign} {} {}", unit.id.short(8), from.deployments[unit.deployment].container);
+        }
+    }
+    out
+}
+
+fn more(out: &mut String, n: usize, what: &str) {
+    if n > SHOWN {
+        let _ = writeln!(out, "… and {} more {what} (--json lists all)", n - SHOWN);
+    }
+}
+
+pub fn plural(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}

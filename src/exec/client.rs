@@ -1,0 +1,134 @@
+//! The load generator as the executor's [`Loader`].
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::loader::{Job, Loader, LoaderError, Measurement};
+use crate::deploy::Endpoint;
+use crate::load::{self, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
+use crate::plan::TlsOptions;
+use crate::stats::{self, SampleContext};
+use crate::wire::ApiSpec;
+
+/// How long one readiness request may take.
+const PROBE: Duration = Duration::from_secs(120);
+/// How long requests may run on after a sample's duration is over.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Measures with this program's own load generator.
+#[derive(Clone, Debug, Default)]
+pub struct LoadClient {
+    /// Load threads; by the number of streams when unset.
+    pub workers: Option<usize>,
+}
+
+impl Loader for LoadClient {
+    fn probe<'a>(&'a self, endpoint: &'a Endpoint, api: &'a ApiSpec) -> BoxFuture<'a, Result<(), LoaderError>> {
+        Box::pin(async move {
+            match load::one_token(&target(endpoint, api, None), PROBE).await {
+                Ok(ProbeOutcome::Ready { .. }) => Ok(()),
+                Ok(ProbeOutcome::NotReady { message }) => Err(LoaderError { cause: message, deterministic: false }),
+                Ok(ProbeOutcome::Refused { status, message }) => Err(LoaderError {
+                    cause: format!("it refuses a one-token request (HTTP {status}): {message}"),
+                    deterministic: true,
+                }),
+                Err(e) => Err(failed(&e)),
+            }
+        })
+    }
+
+    fn measure<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Measurement, LoaderError>> {
+        Box::pin(self.sample(job))
+    }
+}
+
+impl LoadClient {
+    async fn sample(&self, job: Job<'_>) -> Result<Measurement, LoaderError> {
+        let dataset = match job.dataset {
+            None => None,
+            Some(path) => {
+                let unreadable = |e| LoaderError {
+                    cause: format!("the data set {} cannot be read: {e}", path.display()),
+                    deterministic: true,
+                };
+                Some(Arc::from(tokio::fs::read(path).await.map_err(unreadable)?))
+            }
+        };
+        let target = target(job.endpoint, job.api, dataset);
+        let options = LoadOptions {
+            salt: job.unit.to_string().into_bytes(),
+            sample: job.sample,
+            request_timeout: job.request_timeout,
+            drain_timeout: DRAIN,
+            workers: self.workers,
+            calibration: None,
+        };
+        let data = load::run_sample(&target, job.workload, &options, job.progress, job.cancel)
+            .await
+            .map_err(|e| failed(&e))?;
+        if let Some(dir) = job.files {
+            let path = dir.join("requests.csv");
+            let write = || -> std::io::Result<()> {
+                let mut out = BufWriter::new(File::create(&path)?);
+                stats::write_requests_csv(&data, &mut out)?;
+                out.flush()
+            };
+            write().map_err(|e| LoaderError {
+                cause: format!("cannot write {}: {e}", path.display()),
+                deterministic: false,
+            })?;
+        }
+        let summary = stats::summarize(&data, &job.slo.0, job.gpus);
+        let context = SampleContext {
+            max_error_rate: job.max_error_rate,
+            open_loop: job.workload.rate.is_some(),
+            exact_output: job.workload.ignore_eos,
+        };
+        let invalid = stats::validity(&summary, &context);
+        Ok(Measurement { summary, invalid })
+    }
+}
+
+/// The endpoint as the load generator takes it.
+pub fn target(endpoint: &Endpoint, api: &ApiSpec, dataset: Option<Arc<[u8]>>) -> Target {
+    Target {
+        base_url: endpoint.base_url.clone(),
+        api: api.clone(),
+        model: endpoint.model.clone(),
+        headers: endpoint.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect(),
+        tls: tls(&endpoint.tls),
+        dataset,
+    }
+}
+
+fn tls(options: &TlsOptions) -> TlsConfig {
+    let path = |p: &Option<String>| p.as_ref().map(PathBuf::from);
+    TlsConfig { ca: path(&options.ca), cert: path(&options.cert), key: path(&options.key), insecure: options.insecure }
+}
+
+/// What the same inputs would meet again is deterministic; a server that cannot be reached may come back.
+fn failed(e: &LoadError) -> LoaderError {
+    let deterministic = matches!(
+        e,
+        LoadError::Url { .. }
+            | LoadError::Header { .. }
+            | LoadError::Tls(_)
+            | LoadError::Workload(_)
+            | LoadError::Request(_)
+    );
+    let mut cause = e.to_string();
+    let mut source = std::error::Error::source(e);
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !cause.contains(&text) {
+            cause = format!("{cause}: {text}");
+        }
+        source = inner.source();
+    }
+    LoaderError { cause, deterministic }
+}

@@ -1,0 +1,134 @@
+//! Single requests: is the server ready, what is its model called, how many tokens is a word.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
+use super::slot::{Link, Slot, Timing};
+use super::{LoadError, Target, TlsConfig, tls};
+use crate::stats::{RequestRecord, Status};
+use crate::wire::request::{Prompt, check_api};
+use crate::wire::{Api, Dialect};
+use crate::workload::prompts::{PlannedRequest, TOKEN_IDS, TextCalibration, sample_text};
+
+/// Words of the two prompts that calibrate text.
+const CALIBRATION_WORDS: (u32, u32) = (32, 288);
+
+/// What a one-token request said about a server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProbeOutcome {
+    /// It generates.
+    Ready { ttft: Option<Duration>, latency: Duration, input_tokens: Option<u64>, output_tokens: Option<u64> },
+    /// It does not answer yet, or not well: no connection, a reset, 429, 5xx. Worth another try.
+    NotReady { message: String },
+    /// It understood the request and refuses it (4xx): trying again will not help.
+    Refused { status: u16, message: String },
+}
+
+/// Asks for one token over the API that the target speaks by default.
+pub async fn one_token(target: &Target, timeout: Duration) -> Result<ProbeOutcome, LoadError> {
+    let api = target.api.default;
+    check_api(&target.api, api)?;
+    let ids = target.api.dialect == Dialect::Openai && api == Api::Completions && target.api.token_ids;
+    let prompt = if ids {
+        Prompt::Ids((TOKEN_IDS.start..TOKEN_IDS.start + 8).collect())
+    } else {
+        Prompt::Text(sample_text(8, &[b"probe"]))
+    };
+    let record = match single(target, api, prompt, timeout).await {
+        Err(LoadError::Unreachable { message, .. }) => return Ok(ProbeOutcome::NotReady { message }),
+        other => other?,
+    };
+    let message = record.error.as_deref().unwrap_or("no answer").to_string();
+    Ok(match (record.status, record.http_status) {
+        (Status::Ok, _) => ProbeOutcome::Ready {
+            ttft: record.ttft_ns().map(Duration::from_nanos),
+            latency: Duration::from_nanos(record.end_ns - record.start_ns),
+            input_tokens: record.input_tokens,
+            output_tokens: record.output_tokens,
+        },
+        (_, 408 | 425 | 429) => ProbeOutcome::NotReady { message },
+        (_, status @ 400..500) => ProbeOutcome::Refused { status, message },
+        _ => ProbeOutcome::NotReady { message },
+    })
+}
+
+/// Measures how many tokens the server makes of a text of known words: two prompts of different lengths, one token asked
+/// of each. A server that does not count its input leaves one token a word assumed.
+pub async fn calibrate_text(
+    target: &Target,
+    api: Api,
+    salt: &[u8],
+    timeout: Duration,
+) -> Result<TextCalibration, LoadError> {
+    let (short, long) = CALIBRATION_WORDS;
+    let mut counted = [0; 2];
+    for (count, words) in counted.iter_mut().zip([short, long]) {
+        let prompt = Prompt::Text(sample_text(words, &[salt, &words.to_le_bytes()]));
+        let record = single(target, api, prompt, timeout).await?;
+        if record.status != Status::Ok {
+            let message = record.error.as_deref().unwrap_or("no answer").to_string();
+            return Err(LoadError::Warmup { url: target.base_url.clone(), n: 1, message });
+        }
+        match record.input_tokens {
+            Some(n) => *count = n,
+            None => return Ok(TextCalibration::default()),
+        }
+    }
+    Ok(TextCalibration::from_points((short, counted[0]), (long, counted[1])).unwrap_or_default())
+}
+
+/// Sends one request of one token on a connection of its own.
+async fn single(target: &Target, api: Api, prompt: Prompt, timeout: Duration) -> Result<RequestRecord, LoadError> {
+    let endpoint = Endpoint::resolve(target).await?;
+    let mut slot = Slot::new(Arc::new(Link::new(endpoint, target, api, 0.0, true)));
+    slot.load(0, &PlannedRequest { prompt, input_tokens: None, output_tokens: 1, seed: None })?;
+    let timing = Timing { epoch: Instant::now(), request_timeout: timeout, cutoff: None };
+    Ok(slot.exchange(&timing, 0).await)
+}
+
+/// The name of the first model that the server lists.
+pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String, LoadError> {
+    let path = target.api.models.as_deref().unwrap_or("/v1/models");
+    let url = format!("{}{path}", target.base_url.trim_end_matches('/'));
+    let failed = |message: String| LoadError::Models { url: target.base_url.clone(), message };
+    // Checks the URL as the load generator would.
+    Endpoint::resolve(target).await?;
+    // Without TLS there is no need for the system's authorities, which a minimal container lacks. A redirect could lead
+    // to TLS after all, and to another server: it is not followed.
+    let tls = if url.starts_with("https") {
+        target.tls.clone()
+    } else {
+        TlsConfig { insecure: true, ..TlsConfig::default() }
+    };
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(timeout)
+        .tls_backend_preconfigured(tls::client_config(&tls)?)
+        .build()
+        .map_err(|e| failed(with_causes(&e)))?;
+    let mut request = client.get(&url);
+    for (name, value) in &target.headers {
+        request = request.header(name, value);
+    }
+    let answer = request.send().await.map_err(|e| failed(with_causes(&e)))?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(failed(format!("{url} answers HTTP {}; name the model instead", status.as_u16())));
+    }
+    let list: serde_json::Value = answer.json().await.map_err(|e| failed(with_causes(&e)))?;
+    let first = list.pointer("/data/0/id").and_then(serde_json::Value::as_str);
+    first.map(str::to_string).ok_or_else(|| failed(format!("{url} lists none; name the model instead")))
+}
+
+/// An error with everything below it: reqwest's own text names only the URL.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(&format!(": {e}"));
+        cause = e.source();
+    }
+    text
+}
