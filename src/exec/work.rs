@@ -44,19 +44,6 @@ pub struct UnitWork {
     pub announced_taken: bool,
 }
 
-impl GroupWork {
-    /// The unit policies' most patient start: one engine serves them all.
-    pub fn ready_timeout(&self) -> std::time::Duration {
-        let fallback = RunPolicy::default().ready_timeout;
-        self.units.iter().map(|u| u.policy.ready_timeout).max().unwrap_or(fallback)
-    }
-
-    /// Tries at starting the engine.
-    pub fn start_attempts(&self) -> u32 {
-        self.units.iter().map(|u| u.policy.attempts).max().unwrap_or(1).max(1)
-    }
-}
-
 impl UnitWork {
     pub fn new(plan: &Plan, unit: &Unit, now: Timestamp, base: &Path) -> UnitWork {
         let deployment = &plan.deployments[unit.deployment];
