@@ -3,6 +3,7 @@
 pub mod csv;
 pub mod dist;
 pub mod interval;
+pub mod objective;
 pub mod record;
 pub mod steady;
 pub mod summary;
