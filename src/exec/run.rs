@@ -1,6 +1,6 @@
 //! One run, from a plan to a finished directory: the worklist, the groups, the units that another run holds, the end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::dispatch::Dispatcher;
 use super::exit::{self, Circumstances, Verdict};
 use super::group::{GroupContext, INTERRUPTED, run_group};
 use super::loader::Loader;
+use super::search::SearchWork;
 use super::work::{GroupWork, UnitWork, cached, cell_record, label_record, name};
 use crate::clock::{Clock, rfc3339};
 use crate::deploy::Deployer;
@@ -23,7 +24,7 @@ use crate::host::git::Repository;
 use crate::host::{self, HostInfo, hardware};
 use crate::plan::catalog::{Catalog, UnitState};
 use crate::plan::{Deployment, Plan, Status, Unit};
-use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA};
+use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA, UnitFacts};
 use crate::store::run_dir::RunFiles;
 use crate::store::{Store, StoreError, Stored};
 
@@ -104,10 +105,14 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
         halt,
         live: request.live,
     };
-    let mut dispatcher = Dispatcher::new(store.clone(), clock, reporter, dir, record).map_err(ExecError::Journal)?;
+    let candidates = prepared.candidates(&request.plan);
+    let mut dispatcher =
+        Dispatcher::new(store.clone(), clock, reporter, dir, record, candidates).map_err(ExecError::Journal)?;
     begin(&mut dispatcher, &prepared, &request.plan, recovered).map_err(ExecError::Journal)?;
     let groups = prepared.into_groups(&request.plan, &dispatcher.record);
-    let used = groups.iter().flat_map(|g| g.units.clone()).collect::<Vec<_>>();
+    let probes =
+        |g: &GroupWork| g.searches.iter().flat_map(|s| s.probes.iter().map(|p| p.unit.clone())).collect::<Vec<_>>();
+    let used = groups.iter().flat_map(|g| g.units.iter().cloned().chain(probes(g))).collect::<Vec<_>>();
     dispatch(&mut dispatcher, &context, groups, request.plan.policy.parallel.max(1)).await?;
     end(dispatcher, &context, &used, request.judge)
 }
@@ -121,6 +126,8 @@ enum Part {
 
 struct Prepared {
     parts: Vec<Part>,
+    /// By search of the plan; the error says why it cannot be run here.
+    searches: Vec<Result<SearchWork, String>>,
     deployments: Vec<(usize, String)>,
     samples: u64,
     starts: u64,
@@ -153,10 +160,25 @@ impl Prepared {
             Part::Work(Box::new(work))
         };
         let parts: Vec<Part> = plan.units.iter().zip(states).map(|(unit, state)| part(unit, state)).collect();
-        let with_work = missing.iter().enumerate().filter(|(_, (samples, _))| *samples > 0);
+        let searches: Vec<Result<SearchWork, String>> = plan
+            .searches
+            .iter()
+            .map(|search| {
+                let first = search.probes.first().map(|p| &p.unit).ok_or("it has no value to ask for")?;
+                match unsupported(&plan.deployments[search.deployment], first, &here) {
+                    Some(reason) => Err(reason),
+                    None => Ok(SearchWork::new(plan, search, now, &request.base)),
+                }
+            })
+            .collect();
+        let mut searched = plan.searches.iter().zip(&searches).filter(|(_, s)| s.is_ok()).map(|(s, _)| s.deployment);
+        let searched: BTreeSet<usize> = searched.by_ref().collect();
+        searched.iter().for_each(|d| missing[*d].1 = missing[*d].1.max(1));
+        let with_work = missing.iter().enumerate().filter(|(_, (_, starts))| *starts > 0);
         Prepared {
             parts,
             deployments: with_work.map(|(i, _)| (i, plan.deployments[i].directory.clone())).collect(),
+            searches,
             samples: missing.iter().map(|(samples, _)| samples).sum(),
             starts: missing.iter().map(|(_, starts)| starts).sum(),
             provenance: provenance(&request.host, request.repository.as_ref()),
@@ -191,6 +213,7 @@ impl Prepared {
             died: false,
             hardware: plan.hardware.clone(),
             units: plan.units.iter().zip(&self.parts).map(|(u, part)| run_unit(plan, u, part)).collect(),
+            searches: Vec::new(),
             unsupported: plan
                 .unsupported
                 .iter()
@@ -210,6 +233,17 @@ impl Prepared {
         }
     }
 
+    /// Units that the searches may ask for, beside those of the plan.
+    fn candidates(&self, plan: &Plan) -> Vec<RunUnit> {
+        let planned: BTreeSet<UnitId> = plan.units.iter().map(|u| u.id).collect();
+        let probes = plan.searches.iter().flat_map(|s| &s.probes).map(|p| &p.unit);
+        let unit = |unit: &Unit| {
+            let facts = super::work::facts(plan, unit, &plan.workload(unit));
+            RunUnit { probe: true, ..run_unit_of(plan, unit, Vec::new(), facts) }
+        };
+        probes.filter(|u| !planned.contains(&u.id)).map(unit).collect()
+    }
+
     /// One worklist per deployment that has work, in the order of the plan.
     fn into_groups(self, plan: &Plan, record: &RunRecord) -> VecDeque<GroupWork> {
         let mut units: Vec<Vec<UnitWork>> = plan.deployments.iter().map(|_| Vec::new()).collect();
@@ -218,12 +252,22 @@ impl Prepared {
                 units[unit.deployment].push(*work);
             }
         }
-        let groups = plan.deployments.iter().zip(units).filter(|(_, units)| !units.is_empty());
-        let group = |(deployment, units): (&Deployment, Vec<UnitWork>)| GroupWork {
+        let mut searches: Vec<Vec<SearchWork>> = plan.deployments.iter().map(|_| Vec::new()).collect();
+        for (search, work) in plan.searches.iter().zip(self.searches) {
+            searches[search.deployment].extend(work);
+        }
+        let work = units.into_iter().zip(searches);
+        let groups = plan
+            .deployments
+            .iter()
+            .zip(work)
+            .filter(|(_, (units, searches))| !(units.is_empty() && searches.is_empty()));
+        let group = |(deployment, (units, searches)): (&Deployment, (Vec<UnitWork>, Vec<SearchWork>))| GroupWork {
             run: record.run.clone(),
             simulated: plan.simulated,
             deployment: deployment.clone(),
             units,
+            searches,
             provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
             usd_per_hour: plan.price(&deployment.hardware, deployment.gpus),
         };
@@ -232,12 +276,16 @@ impl Prepared {
 }
 
 fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {
-    let deployment = &plan.deployments[unit.deployment];
     let (samples, facts) = match part {
         Part::Cached(samples) => (samples.clone(), super::work::facts(plan, unit, &plan.workload(unit))),
         Part::Work(work) => (Vec::new(), work.record.facts.clone()),
         Part::Unsupported(_) => (Vec::new(), super::work::facts(plan, unit, &plan.workload(unit))),
     };
+    run_unit_of(plan, unit, samples, facts)
+}
+
+fn run_unit_of(plan: &Plan, unit: &Unit, samples: Vec<u32>, facts: UnitFacts) -> RunUnit {
+    let deployment = &plan.deployments[unit.deployment];
     RunUnit {
         unit_id: unit.id,
         deploy_id: deployment.id,
@@ -250,6 +298,7 @@ fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {
         status: unit.status,
         samples,
         invalid_samples: Vec::new(),
+        probe: false,
         outcome: None,
     }
 }
@@ -313,6 +362,12 @@ fn begin(
             Part::Work(_) => continue,
         };
         dispatcher.take(Event::UnitFinished { unit_id: unit.id, outcome })?;
+    }
+    for (search, work) in plan.searches.iter().zip(&prepared.searches) {
+        if let Err(reason) = work {
+            let result = super::search::not_run(plan, search, reason.clone());
+            dispatcher.take(Event::SearchFinished { result })?;
+        }
     }
     Ok(())
 }
@@ -432,8 +487,12 @@ fn end(
     let interrupted = context.cancel.is_interrupted();
     let only_elsewhere = counts.unsupported > 0 && counts.total() == counts.unsupported && worked.is_empty();
     let elsewhere = only_elsewhere && record.unsupported.is_empty();
-    let circumstances = Circumstances { interrupted, no_environment: dispatcher.no_environment() || elsewhere };
-    let exit_code = exit::code(&counts, circumstances, &verdict);
+    let circumstances = Circumstances {
+        interrupted,
+        no_environment: dispatcher.no_environment() || elsewhere,
+        unfinished: dispatcher.record.searches.iter().any(|s| s.unfinished.is_some()),
+    };
+    let exit_code = exit::code(&dispatcher.without_failed_probes(counts), circumstances, &verdict);
     dispatcher.record.exit_code = Some(exit_code);
     dispatcher.take(Event::RunFinished { counts, exit_code }).map_err(ExecError::Journal)?;
     let Dispatcher { dir, record, .. } = dispatcher;

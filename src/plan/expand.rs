@@ -213,14 +213,7 @@ impl<'a> Expander<'a> {
         }
     }
 
-    fn cell(
-        &mut self,
-        index: u32,
-        block: &Block,
-        mut work: Work,
-        search: Option<SearchPoint>,
-        uses: &mut [Usage],
-    ) {
+    fn cell(&mut self, index: u32, block: &Block, mut work: Work, search: Option<SearchPoint>, uses: &mut [Usage]) {
         match self.settle(block, &mut work, uses) {
             Err(e) => self.report(e.diagnostic, e.span),
             Ok(None) => {}

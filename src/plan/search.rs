@@ -94,11 +94,12 @@ impl Knee {
     /// Of equal scores the smaller value's.
     fn best(&self) -> Option<usize> {
         let finite = self.scores.iter().filter(|(_, score)| score.is_finite());
-        finite.fold(None, |best: Option<(usize, f64)>, (i, score)| match best {
-            Some((_, least)) if *score <= least => best,
-            _ => Some((*i, *score)),
-        })
-        .map(|(i, _)| i)
+        finite
+            .fold(None, |best: Option<(usize, f64)>, (i, score)| match best {
+                Some((_, least)) if *score <= least => best,
+                _ => Some((*i, *score)),
+            })
+            .map(|(i, _)| i)
     }
 
     fn next(&self) -> Option<usize> {
@@ -154,7 +155,8 @@ pub fn most_probes(objective: Objective, grid: &[f64]) -> u32 {
             return gaps.iter().enumerate().map(within).chain([coarse.len() as u32]).max().unwrap_or(1);
         }
         Objective::Knee => {
-            let beside = |i: usize| most_refinements(i.checked_sub(1).map_or(1, |i| gaps[i]), *gaps.get(i).unwrap_or(&1));
+            let beside =
+                |i: usize| most_refinements(i.checked_sub(1).map_or(1, |i| gaps[i]), *gaps.get(i).unwrap_or(&1));
             (0..coarse.len()).map(beside).max().unwrap_or(0)
         }
     };

@@ -193,6 +193,7 @@ pub fn report() -> Report {
             status: Status::New,
             samples: samples.to_vec(),
             invalid_samples: invalid.to_vec(),
+            probe: false,
             outcome: Some(outcome),
         });
     }
@@ -210,6 +211,7 @@ pub fn report() -> Report {
         died: false,
         hardware: vec![("h100-sxm-80gb".into(), "detected".into())],
         units: run_units,
+        searches: Vec::new(),
         unsupported: vec![RunUnsupported {
             cell: facts(&cell("trtllm", 1, "fp4")).cell,
             labels: vec![],

@@ -163,7 +163,13 @@ pub fn share_within(requests_csv: impl Read, slo: &BTreeMap<String, Duration>) -
     let at = |name: &str| headers.iter().position(|h| h == name);
     let status = at("status")?;
     let columns = [
-        "ttft_ms", "tpot_ms", "e2el_ms", "start_ms", "first_visible_ms", "first_token_ms", "last_token_ms",
+        "ttft_ms",
+        "tpot_ms",
+        "e2el_ms",
+        "start_ms",
+        "first_visible_ms",
+        "first_token_ms",
+        "last_token_ms",
         "token_events",
     ];
     let columns: Option<Vec<usize>> = columns.into_iter().map(at).collect();
@@ -219,8 +225,7 @@ mod tests {
     }
 
     fn judged(limits: &[(&str, u64)], ttfts: &[u64]) -> Vec<Margin> {
-        let summaries: Vec<Summary> =
-            ttfts.iter().map(|t| summarize(&data(*t, 0), &BTreeMap::new(), 1)).collect();
+        let summaries: Vec<Summary> = ttfts.iter().map(|t| summarize(&data(*t, 0), &BTreeMap::new(), 1)).collect();
         let samples: Vec<Evidence> = summaries.iter().map(|summary| Evidence { summary, share: None }).collect();
         Rule::of(&slo(limits)).unwrap().judge(&samples)
     }
@@ -235,14 +240,18 @@ mod tests {
         assert!(!spread[0].met, "the mean is below the limit, and not surely so");
         assert!(judged(&[("p95_ttft", 52)], &[46, 48, 50])[0].met);
         let two = judged(&[("p95_ttft", 100), ("mean_tpot", 9)], &[50]);
-        assert_eq!(two.iter().map(|m| (m.metric.as_str(), m.met)).collect::<Vec<_>>(), [("mean_tpot", false), ("p95_ttft", true)]);
+        assert_eq!(
+            two.iter().map(|m| (m.metric.as_str(), m.met)).collect::<Vec<_>>(),
+            [("mean_tpot", false), ("p95_ttft", true)]
+        );
     }
 
     #[test]
     fn failed_requests_do_not_vanish_from_percentiles() {
         let judge = |failed| {
             let summary = summarize(&data(10, failed), &BTreeMap::new(), 1);
-            Rule::of(&slo(&[("p95_ttft", 50)])).unwrap().judge(&[Evidence { summary: &summary, share: None }])[0].clone()
+            Rule::of(&slo(&[("p95_ttft", 50)])).unwrap().judge(&[Evidence { summary: &summary, share: None }])[0]
+                .clone()
         };
         assert!(judge(4).met);
         assert_eq!((judge(6).bound, judge(6).met), (None, false));
