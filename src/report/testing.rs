@@ -34,6 +34,7 @@ fn facts(cell: &str) -> UnitFacts {
 /// A unit without samples.
 pub fn unit(name: &str, cell: &str) -> ReportUnit {
     ReportUnit {
+        probe: false,
         unit_id: UnitId::of(&Value::str(name)),
         deploy_id: DeployId::of(&Value::str("d")),
         directory: "org--m_hf_vllm".into(),
