@@ -136,12 +136,15 @@ impl Group<'_> {
 
     /// A refusal is final; anything else may be an engine that is not quite there yet.
     async fn probe(&self, engine: &dyn Engine) -> Result<(), Failure> {
+        // Over the API that the units use: a server that is not ours may have no other.
+        let mut api = self.work.deployment.spec.api.clone();
+        api.default = self.units.first().map_or(api.default, |u| u.work.workload.api);
         let mut seen = String::new();
         for probe in 0..PROBES {
             if probe > 0 {
                 tokio::time::sleep(PROBE_PAUSE).await;
             }
-            match self.context.loader.probe(engine.endpoint(), &self.work.deployment.spec.api).await {
+            match self.context.loader.probe(engine.endpoint(), &api).await {
                 Ok(()) => return Ok(()),
                 Err(e) if e.deterministic => {
                     return Err(Failure { class: FailureClass::Deterministic, ..self.no_token(engine, &e.cause) });

@@ -172,17 +172,30 @@ pub fn facts(plan: &Plan, unit: &Unit, workload: &Workload) -> UnitFacts {
     }
 }
 
-/// The container's name, then each labelled axis and each axis of the unit's block beside the stack itself.
+/// The container's name, each labelled axis, and each axis of the unit's block beside the stack itself, the usual ones
+/// in the field's short form: `llama-hf-vllm precision=fp8 ISL 1024 OSL 128 conc 8`.
 pub fn name(plan: &Plan, unit: &Unit) -> String {
     let mut name = plan.deployments[unit.deployment].container.clone();
     for (axis, label) in &unit.labels {
         name.push_str(&format!(" {axis}={label}"));
     }
     let axes = plan.axes.get(unit.block as usize).map(Vec::as_slice).unwrap_or_default();
-    for axis in axes.iter().filter(|a| !matches!(&***a, "model" | "method" | "engine")) {
+    for (axis, short) in SHORT {
+        if axes.iter().any(|a| &**a == axis)
+            && let Some(value) = unit.cell.get(axis)
+        {
+            name.push_str(&format!(" {short} {value}"));
+        }
+    }
+    let said = |axis: &str| SHORT.iter().any(|(a, _)| *a == axis) || matches!(axis, "model" | "method" | "engine");
+    for axis in axes.iter().filter(|a| !said(a)) {
         if let Some(value) = unit.cell.get(axis) {
             name.push_str(&format!(" {axis}={value}"));
         }
     }
     name
 }
+
+/// Axes with a short name.
+const SHORT: [(&str, &str); 4] =
+    [("tokens.input", "ISL"), ("tokens.output", "OSL"), ("concurrency", "conc"), ("rate", "rate")];
