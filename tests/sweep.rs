@@ -18,7 +18,7 @@ requests = 3
 [[matrix]]
 method = "sim"
 model = ["org/Model-8B", "Plain"]
-engine = ["vllm", "sglang"]
+engine = ["vllm", "trtllm"]
 tokens = [{{ input = 8, output = 4 }}, {{ input = 32, output = 2 }}]
 concurrency = [1, 2]
 [run]
