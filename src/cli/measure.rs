@@ -24,6 +24,7 @@ use crate::stats::Progress;
 use crate::store::record::{Provenance, SampleRecord};
 use crate::store::row::{Measured, Row, RowSource};
 use crate::units;
+use crate::wire::{ApiSpec, Dialect};
 
 /// How long the server may take to list its models or to answer one token.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,13 +49,14 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
     let mut endpoint = ExternalDeployer::new(Arc::new(|name: &str| std::env::var(name).ok()))
         .endpoint(&deployment)
         .map_err(|f| Failure::Usage(f.cause))?;
-    let api = &deployment.spec.api;
-    if args.model.is_none() {
-        endpoint.model = discover(&endpoint, api, output).await?;
-    }
-    check_alive(&endpoint, api).await?;
     let unit = &plan.units[0];
     let workload = plan.workload(unit);
+    let mut api = deployment.spec.api.clone();
+    api.default = workload.api;
+    if args.model.is_none() {
+        endpoint.model = discover(&endpoint, &api, output).await?;
+    }
+    let api = &settle(&endpoint, api, args, output).await?;
     let progress = Arc::new(Progress::default());
     let cancel = CancellationToken::new();
     let dataset = workload.dataset.as_ref().map(|d| std::path::PathBuf::from(&d.path));
@@ -134,7 +136,7 @@ fn planned(args: &MeasureArgs, settings: &crate::settings::Settings) -> Result<(
     Ok((plan, deployment))
 }
 
-async fn discover(endpoint: &Endpoint, api: &crate::wire::ApiSpec, output: &Output) -> Result<String, Failure> {
+async fn discover(endpoint: &Endpoint, api: &ApiSpec, output: &Output) -> Result<String, Failure> {
     match load::discover_model(&client::target(endpoint, api, None), PATIENCE).await {
         Ok(model) => {
             output.note(&format!("model {model}"));
@@ -147,18 +149,39 @@ async fn discover(endpoint: &Endpoint, api: &crate::wire::ApiSpec, output: &Outp
     }
 }
 
-/// One token first: a wrong address or name is said at once, not after all requests have failed.
-async fn check_alive(endpoint: &Endpoint, api: &crate::wire::ApiSpec) -> Result<(), Failure> {
-    let outcome = load::one_token(&client::target(endpoint, api, None), PATIENCE).await;
+/// One token first: a wrong address or name is said at once, not after all requests have failed. A server of unknown kind
+/// is offered the fields that fix the answer's length, and spared them when it refuses.
+async fn settle(endpoint: &Endpoint, api: ApiSpec, args: &MeasureArgs, output: &Output) -> Result<ApiSpec, Failure> {
+    let unknown = args.engine == "openai" && args.method == "external" && api.dialect == Dialect::Openai;
+    let exact = ApiSpec { ignore_eos: true, min_tokens: true, ..api.clone() };
+    if unknown && matches!(one_token(endpoint, &exact).await, Ok(ProbeOutcome::Ready { .. })) {
+        return Ok(exact);
+    }
     let say = |text: String| Failure::Environment(endpoint.redactor.redact(&text));
-    match outcome {
-        Ok(ProbeOutcome::Ready { .. }) => Ok(()),
+    match one_token(endpoint, &api).await {
+        Ok(ProbeOutcome::Ready { .. }) => {
+            if unknown && args.load.ignore_eos != Some(false) {
+                output.note("the server refuses `ignore_eos` and `min_tokens`, so answers may end early; `--ignore-eos false` accepts that");
+            }
+            Ok(api)
+        }
         Ok(ProbeOutcome::NotReady { message }) => Err(say(format!("{} is not ready: {message}", endpoint.base_url))),
         Ok(ProbeOutcome::Refused { status, message }) => {
-            Err(say(format!("{} refuses a one-token request (HTTP {status}): {message}", endpoint.base_url)))
+            let which = api.default.as_str();
+            let other = if which == "chat" { "completions" } else { "chat" };
+            let try_this = if status == 404 {
+                format!(" (asked over `{which}`; `--api {other}` asks the other API, `--model` names the model)")
+            } else {
+                String::new()
+            };
+            Err(say(format!("{} refuses a one-token request (HTTP {status}): {message}{try_this}", endpoint.base_url)))
         }
         Err(e) => Err(say(e.to_string())),
     }
+}
+
+async fn one_token(endpoint: &Endpoint, api: &ApiSpec) -> Result<ProbeOutcome, load::LoadError> {
+    load::one_token(&client::target(endpoint, api, None), PATIENCE).await
 }
 
 /// Waits for the measurement under a progress bar; Ctrl-C gives it up.

@@ -9,7 +9,13 @@ use crate::sim::{self, OPTIONS, SimOptions};
 use crate::value::{Table, Value};
 
 pub fn command(args: &SimArgs, output: &Output) -> Result<u8, Failure> {
-    let mut table = flags(&args.options)?;
+    // What follows the flavour is taken as options of the simulator, so the flags of every command are found here.
+    let mut output = *output;
+    let mut words = args.options.clone();
+    output.json |= words.iter().any(|w| w == "--json");
+    output.quiet |= words.iter().any(|w| w == "-q" || w == "--quiet");
+    words.retain(|w| !matches!(w.as_str(), "--json" | "-q" | "--quiet"));
+    let mut table = flags(&words)?;
     table.insert("flavor".into(), Value::str(&args.flavor));
     let options = SimOptions::from_table(&table).map_err(|e| Failure::Usage(e.to_string()))?;
     let shown = format!("{} as {}", options.flavor, options.model);
@@ -19,6 +25,7 @@ pub fn command(args: &SimArgs, output: &Output) -> Result<u8, Failure> {
         false => output.text(&server.url()),
     }
     output.note(&format!("simulating {shown}; Ctrl-C ends it"));
+    crate::host::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -27,7 +34,6 @@ pub fn command(args: &SimArgs, output: &Output) -> Result<u8, Failure> {
     let mut status = server.watch();
     runtime.block_on(async {
         if let (Some(mut log), false) = (log, output.quiet) {
-            let output = *output;
             tokio::spawn(async move {
                 while let Some(line) = log.recv().await {
                     output.note(&line);

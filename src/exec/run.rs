@@ -337,7 +337,16 @@ async fn dispatch(
             if later.is_empty() {
                 break;
             }
-            groups = wait_for_release(&mut later, context).await;
+            match wait_for_release(&mut later, context).await {
+                Ok(free) => groups = free,
+                Err(reason) => {
+                    let units = later.drain(..).flat_map(|group: GroupWork| group.units);
+                    for unit_id in units.map(|u| u.record.unit_id) {
+                        let outcome = Outcome::NotRun { reason: reason.clone() };
+                        dispatcher.take(Event::UnitFinished { unit_id, outcome }).map_err(ExecError::Journal)?;
+                    }
+                }
+            }
             continue;
         }
         tokio::select! {
@@ -384,13 +393,22 @@ async fn take(
     Err(ExecError::Journal(e))
 }
 
-/// Waits until a unit that another run held is free, or this run is to end; gives the groups back to be run.
-async fn wait_for_release(later: &mut VecDeque<GroupWork>, context: &GroupContext) -> VecDeque<GroupWork> {
-    let over = || context.cancel.is_interrupted() || context.halt.reason().is_some();
+/// Waits until a unit that another run held is free and gives the groups back to be run; or, when nothing new may start,
+/// says why.
+async fn wait_for_release(
+    later: &mut VecDeque<GroupWork>,
+    context: &GroupContext,
+) -> Result<VecDeque<GroupWork>, String> {
     let free = |unit: &UnitWork| !context.store.is_taken(&unit.record.unit_id).unwrap_or(false);
     loop {
-        if over() || later.iter().any(|g| g.units.iter().any(free)) {
-            return std::mem::take(later);
+        if context.cancel.is_interrupted() {
+            return Err(INTERRUPTED.into());
+        }
+        if let Some(reason) = context.halt.reason() {
+            return Err(reason);
+        }
+        if later.iter().any(|g| g.units.iter().any(free)) {
+            return Ok(std::mem::take(later));
         }
         let _ = context.cancel.or_interrupted(tokio::time::sleep(LOOK)).await;
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::{Flow, Group};
 use super::loader::Job;
+use super::work::UnitWork;
 use crate::clock::rfc3339;
 use crate::deploy::{Engine, Failure, Progress};
 use crate::event::{Event, FailureClass, Stage};
@@ -23,7 +24,7 @@ const PROBE_PAUSE: Duration = Duration::from_secs(1);
 impl Group<'_> {
     /// Starts the engine, within the attempts of the policy. `Stop` when there is none: then every unit has been told why.
     pub(super) async fn start(&mut self, engine: &mut Option<Box<dyn Engine>>) -> Flow {
-        let attempts = self.work.start_attempts();
+        let attempts = self.start_attempts();
         for attempt in 1..=attempts {
             let started_at = rfc3339(self.context.clock.now());
             let watch = tokio::time::Instant::now();
@@ -31,7 +32,7 @@ impl Group<'_> {
                 deploy_id: self.work.deployment.id,
                 container: self.work.deployment.container.clone(),
                 start: self.starts + 1,
-                units: self.units.iter().filter(|u| u.reservation.is_some()).count() as u64,
+                units: self.waiting().count() as u64,
             });
             let cancel = self.context.cancel.clone();
             let Some(result) = cancel.or_interrupted(self.start_in_time()).await else { return Flow::Stop };
@@ -79,7 +80,7 @@ impl Group<'_> {
     }
 
     async fn start_in_time(&self) -> Result<Box<dyn Engine>, Failure> {
-        let limit = self.work.ready_timeout();
+        let limit = self.ready_timeout();
         match tokio::time::timeout(limit, self.start_once()).await {
             Ok(result) => result,
             Err(_) => Err(Failure::infrastructure(
@@ -128,12 +129,15 @@ impl Group<'_> {
 
     /// A refusal is final; anything else may be an engine that is not quite there yet.
     async fn probe(&self, engine: &dyn Engine) -> Result<(), Failure> {
+        // Over the API that the units use: a server that is not ours may have no other.
+        let mut api = self.work.deployment.spec.api.clone();
+        api.default = self.units.first().map_or(api.default, |u| u.work.workload.api);
         let mut seen = String::new();
         for probe in 0..PROBES {
             if probe > 0 {
                 tokio::time::sleep(PROBE_PAUSE).await;
             }
-            match self.context.loader.probe(engine.endpoint(), &self.work.deployment.spec.api).await {
+            match self.context.loader.probe(engine.endpoint(), &api).await {
                 Ok(()) => return Ok(()),
                 Err(e) if e.deterministic => {
                     return Err(Failure { class: FailureClass::Deterministic, ..self.no_token(engine, &e.cause) });
@@ -163,8 +167,7 @@ impl Group<'_> {
             warmup: 0,
             ..workload.clone()
         };
-        let unit = self.units.iter().find(|u| u.reservation.is_some());
-        let Some(unit) = unit.map(|u| &u.work) else { return };
+        let Some(unit) = self.waiting().next() else { return };
         let job = Job {
             endpoint: engine.endpoint(),
             api: &self.work.deployment.spec.api,
@@ -184,9 +187,22 @@ impl Group<'_> {
         let _ = tokio::time::timeout(unit.policy.measure_timeout, self.context.loader.measure(job)).await;
     }
 
+    /// The most patient of the units' policies: one engine serves them all.
+    fn ready_timeout(&self) -> Duration {
+        self.waiting().map(|u| u.policy.ready_timeout).max().unwrap_or_default()
+    }
+
+    fn start_attempts(&self) -> u32 {
+        self.waiting().map(|u| u.policy.attempts).max().unwrap_or(1).max(1)
+    }
+
+    /// Units that have not ended.
+    fn waiting(&self) -> impl Iterator<Item = &UnitWork> {
+        self.units.iter().filter(|u| u.reservation.is_some()).map(|u| &u.work)
+    }
+
     /// The workload with the most requests in flight among the units that wait.
     fn heaviest(&self) -> Option<&Workload> {
-        let waiting = self.units.iter().filter(|u| u.reservation.is_some());
-        waiting.map(|u| &u.work.workload).max_by_key(|w| w.concurrency)
+        self.waiting().map(|u| &u.workload).max_by_key(|w| w.concurrency)
     }
 }

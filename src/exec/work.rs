@@ -44,19 +44,6 @@ pub struct UnitWork {
     pub announced_taken: bool,
 }
 
-impl GroupWork {
-    /// The unit policies' most patient start: one engine serves them all.
-    pub fn ready_timeout(&self) -> std::time::Duration {
-        let fallback = RunPolicy::default().ready_timeout;
-        self.units.iter().map(|u| u.policy.ready_timeout).max().unwrap_or(fallback)
-    }
-
-    /// Tries at starting the engine.
-    pub fn start_attempts(&self) -> u32 {
-        self.units.iter().map(|u| u.policy.attempts).max().unwrap_or(1).max(1)
-    }
-}
-
 impl UnitWork {
     pub fn new(plan: &Plan, unit: &Unit, now: Timestamp, base: &Path) -> UnitWork {
         let deployment = &plan.deployments[unit.deployment];
@@ -168,17 +155,30 @@ pub fn facts(plan: &Plan, unit: &Unit, workload: &Workload) -> UnitFacts {
     }
 }
 
-/// The container's name, then each labelled axis and each axis of the unit's block beside the stack itself.
+/// The container's name, each labelled axis, and each axis of the unit's block beside the stack itself, the usual ones
+/// in the field's short form: `llama-hf-vllm precision=fp8 ISL 1024 OSL 128 conc 8`.
 pub fn name(plan: &Plan, unit: &Unit) -> String {
     let mut name = plan.deployments[unit.deployment].container.clone();
     for (axis, label) in &unit.labels {
         name.push_str(&format!(" {axis}={label}"));
     }
     let axes = plan.axes.get(unit.block as usize).map(Vec::as_slice).unwrap_or_default();
-    for axis in axes.iter().filter(|a| !matches!(&***a, "model" | "method" | "engine")) {
+    for (axis, short) in SHORT {
+        if axes.iter().any(|a| &**a == axis)
+            && let Some(value) = unit.cell.get(axis)
+        {
+            name.push_str(&format!(" {short} {value}"));
+        }
+    }
+    let said = |axis: &str| SHORT.iter().any(|(a, _)| *a == axis) || matches!(axis, "model" | "method" | "engine");
+    for axis in axes.iter().filter(|a| !said(a)) {
         if let Some(value) = unit.cell.get(axis) {
             name.push_str(&format!(" {axis}={value}"));
         }
     }
     name
 }
+
+/// Axes with a short name.
+const SHORT: [(&str, &str); 4] =
+    [("tokens.input", "ISL"), ("tokens.output", "OSL"), ("concurrency", "conc"), ("rate", "rate")];

@@ -134,4 +134,4 @@ fn read_dir_names(dir: &Path) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

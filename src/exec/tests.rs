@@ -1,1 +1,0 @@
-//! Dispatcher logic against a mock stack, under paused time.
