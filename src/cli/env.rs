@@ -19,7 +19,7 @@ pub fn command(output: &Output) -> Result<u8, Failure> {
         return Ok(0);
     }
     let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".into());
-    let mut table = output::table(&["", ""]);
+    let mut table = output::pairs();
     table.add_row(["llmatrix".to_string(), host::tool_version().to_string()]);
     table.add_row(["host".to_string(), known(here.hostname.clone())]);
     table.add_row(["kernel".to_string(), known(here.kernel.clone())]);
