@@ -42,9 +42,8 @@ fn promised(plan: &support::Plan, repeats: usize, timestamp: &str) -> BTreeSet<S
         }
     }
     let run = format!("runs/{timestamp}-first");
-    files.extend(
-        ["plan.json", "journal.jsonl", "summary.md", "report.html", "junit.xml"].map(|f| format!("{run}/{f}")),
-    );
+    files
+        .extend(["plan.json", "journal.jsonl", "summary.md", "report.html", "junit.xml"].map(|f| format!("{run}/{f}")));
     files
 }
 
@@ -140,7 +139,10 @@ fn check_rows(s: &Sandbox, plan: &support::Plan, run: &str, timestamp: &str) {
         for row in rows(&s.path(&format!("artifacts/{file}"))) {
             assert!(file.contains(&format!("{}_{}_{}", row["model"].replace('/', "--"), row["method"], row["engine"])));
             assert_eq!((row["run"].as_str(), row["experiment"].as_str()), (run, "first"));
-            assert_eq!((row["valid"].as_str(), row["status"].as_str(), row["n_ok"].as_str()), ("true", "measured", "3"));
+            assert_eq!(
+                (row["valid"].as_str(), row["status"].as_str(), row["n_ok"].as_str()),
+                ("true", "measured", "3")
+            );
             assert!(row["p99_ttft_ms"].parse::<f64>().unwrap() > 0.0);
             assert!(keys.insert((row["unit_id"].clone(), row["sample"].clone())), "a row twice: {row:?}");
         }

@@ -31,7 +31,8 @@ impl Default for Sandbox {
 
 impl Sandbox {
     pub fn new() -> Sandbox {
-        let sandbox = Sandbox { dir: tempfile::Builder::new().prefix("llmatrix-test-").tempdir().expect("a directory") };
+        let sandbox =
+            Sandbox { dir: tempfile::Builder::new().prefix("llmatrix-test-").tempdir().expect("a directory") };
         sandbox.mkdir(".home");
         sandbox
     }
