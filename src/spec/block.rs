@@ -263,8 +263,11 @@ fn is_range(path: &str, entries: &[Entry]) -> bool {
     (numeric && entries.iter().any(known)) || (both && entries.iter().all(known))
 }
 
-/// The numbers of a range, `to` always included.
-pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -> Vec<Value> {
+/// Most values that one range may have.
+const MAX_VALUES: usize = 100_000;
+
+/// The numbers of a range, `to` always included; `None` when there are more than a range may have.
+pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -> Option<Vec<Value>> {
     let mut out = Vec::new();
     let mut i = 0u32;
     loop {
@@ -274,14 +277,23 @@ pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -
             (None, None) => to,
         };
         // A hair below the end counts as the end: 0.1 steps do not add up exactly.
-        if x >= to - (to.abs() * 1e-12) || out.len() > 100_000 {
+        if x >= to - (to.abs() * 1e-12) {
             break;
         }
-        out.extend(Value::number(x));
+        if out.len() + 1 >= MAX_VALUES {
+            return None;
+        }
+        out.extend(Value::number(as_written(x)));
         i += 1;
     }
     out.extend(Value::number(to));
-    out
+    Some(out)
+}
+
+/// The number that a person would have written: 0.1 + 2 × 0.1 is 0.3, so that a range and the list of its values are the
+/// same cells. A float carries fifteen decimal digits faithfully.
+fn as_written(x: f64) -> f64 {
+    format!("{x:.14e}").parse().unwrap_or(x)
 }
 
 impl Reader<'_> {
@@ -295,7 +307,15 @@ impl Reader<'_> {
             match (slot, &entry.node.data) {
                 (Some(i), Data::Scalar(v)) if v.as_f64().is_some() => numbers[i] = v.as_f64(),
                 (None, Data::Scalar(Value::Str(s))) if &*entry.key == "until" => until = Some(s.to_string()),
-                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" => within = percent(s),
+                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" && percent(s).is_some() => {
+                    within = percent(s);
+                }
+                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" => {
+                    let message = format!("`within = \"{s}\"` is not a percentage");
+                    let help = "for example within = \"5%\": the width at which the search ends";
+                    self.push(Diagnostic::new("bad_range", message).help(help), &entry.node.span);
+                    good = false;
+                }
                 (None, _) if !RANGE_KEYS.contains(&&*entry.key) => {
                     let message = format!("`{}` is not a key of a range", entry.key);
                     let help =
@@ -352,7 +372,13 @@ impl Reader<'_> {
             );
             return;
         }
-        let points = range_values(from, to, times, step)
+        let Some(values) = range_values(from, to, times, step) else {
+            let message = format!("`{path}`: the range has more than {MAX_VALUES} values");
+            let help = "a longer step, or `times`, makes fewer";
+            self.push(Diagnostic::new("bad_range", message).help(help), &node.span);
+            return;
+        };
+        let points = values
             .into_iter()
             .map(|v| {
                 let item = Node { span: node.span.clone(), data: Data::Scalar(v) };
@@ -390,12 +416,16 @@ mod tests {
 
     #[test]
     fn ranges_include_their_end() {
-        let list =
-            |f, t, times, step| range_values(f, t, times, step).iter().map(|v| v.as_f64().unwrap()).collect::<Vec<_>>();
+        let list = |f, t, times, step| {
+            range_values(f, t, times, step).unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<_>>()
+        };
         assert_eq!(list(1.0, 64.0, Some(4.0), None), [1.0, 4.0, 16.0, 64.0]);
         assert_eq!(list(1.0, 50.0, Some(4.0), None), [1.0, 4.0, 16.0, 50.0]);
         assert_eq!(list(4.0, 4.0, Some(2.0), None), [4.0]);
-        assert_eq!(list(0.0, 1.0, None, Some(0.1)).len(), 11);
+        assert_eq!(list(0.0, 0.8, None, Some(0.1)), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]);
+        assert_eq!(list(0.001, 1.0, Some(10.0), None), [0.001, 0.01, 0.1, 1.0]);
+        assert_eq!(range_values(1.0, 100_000.0, None, Some(1.0)).map(|v| v.len()), Some(100_000));
+        assert_eq!(range_values(1.0, 100_001.0, None, Some(1.0)), None);
     }
 
     #[test]
