@@ -110,8 +110,8 @@ fn files() -> Vec<Bad> {
         ),
         bad(
             "huge_product",
-            with("seed = { from = 1, to = 2000000, step = 1 }"),
-            &[("bad_range", 7, 8, "more than 100000 values")],
+            with("seed = { from = 1, to = 20000000, step = 1 }"),
+            &[("too_many_cells", 7, 8, "larger steps")],
         ),
         bad(
             "search_width_that_is_none",
@@ -132,13 +132,13 @@ fn files() -> Vec<Bad> {
         bad(
             "missing_dataset",
             GOOD.replace("tokens = { input = 8, output = 2 }", "tokens.output = 2\ndataset = \"gone.jsonl\""),
-            &[("unreadable_file", 1, 1, "relative to the experiment file")],
+            &[("unreadable_file", 6, 1, "relative to the experiment file")],
         ),
-        bad("dataset_and_input", with("dataset = \"p.jsonl\""), &[("conflict", 1, 1, "remove one of them")]),
+        bad("dataset_and_input", with("dataset = \"p.jsonl\""), &[("conflict", 7, 1, "remove one of them")]),
         bad(
             "endpoint_of_another_method",
             with("endpoint = \"http://127.0.0.1:1\""),
-            &[("conflict", 1, 1, "method = \"external\"")],
+            &[("conflict", 7, 1, "method = \"external\"")],
         ),
         bad("empty", "", &[("no_matrix", 1, 1, "[[matrix]]")]),
         bad("matrix_with_one_bracket", GOOD.replace("[[matrix]]", "[matrix]"), &[("wrong_type", 1, 1, "[[matrix]]")]),
