@@ -234,7 +234,11 @@ fn templates_that_are_wrong_are_named_with_their_line() {
             ("template_error", 1, 1, "rendered line 1"),
         ),
         ("template_unknown_key", format!("colour = 1\n{API}"), ("template_error", 1, 1, "unknown field `colour`")),
-        ("template_syntax", "{% if model %}\n".to_string(), ("template_error", 0, 0, "templates/sim/vllm.toml.j2")),
+        (
+            "template_syntax",
+            "{% if model %}\n".to_string(),
+            ("template_error", 1, 1, "templates/sim/vllm.toml.j2:1: unexpected end"),
+        ),
     ] {
         let s = Sandbox::new();
         s.write("x/bad.toml", GOOD);
@@ -242,6 +246,15 @@ fn templates_that_are_wrong_are_named_with_their_line() {
         wrong.extend(check(&s, name, &[problem]));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_template_that_no_cell_needs_stands_in_nobodys_way() {
+    let s = Sandbox::new();
+    s.write("x/good.toml", GOOD);
+    s.write("x/templates/sim/sglang.toml.j2", "{% if model %}\n");
+    s.write("x/templates/hf/vllm.toml.j2", "{{ modle }}\n");
+    s.run("validate x/good.toml").success();
 }
 
 #[test]
