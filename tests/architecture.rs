@@ -32,7 +32,10 @@ fn table() -> Table {
             list => Some(list.split(',').map(|m| m.trim().to_string()).collect()),
         };
         let row = Row { layer, pure: pure == "yes", may_import };
-        assert!(table.insert(module.trim_matches('`').to_string(), row).is_none(), "{module} stands twice in the table");
+        assert!(
+            table.insert(module.trim_matches('`').to_string(), row).is_none(),
+            "{module} stands twice in the table"
+        );
     }
     assert!(table.len() > 10, "the table of ARCHITECTURE.md was not understood");
     table
@@ -205,7 +208,9 @@ fn the_table_names_the_modules_that_are_there() {
     assert_eq!(named, there, "rows of ARCHITECTURE.md (left) and modules of src/ (right)");
     for (module, row) in &table {
         for import in row.may_import.iter().flatten() {
-            let Some(other) = table.get(import) else { panic!("the row of `{module}` names `{import}`: no such module") };
+            let Some(other) = table.get(import) else {
+                panic!("the row of `{module}` names `{import}`: no such module")
+            };
             assert!(other.layer <= row.layer, "`{module}` (layer {}) may import `{import}` of a higher one", row.layer);
         }
     }
@@ -271,7 +276,8 @@ fn only_cli_prints() {
             let opens = module != "cli" && ["stdout", "stderr"].iter().any(|w| names(line, &format!("io::{w}")));
             if prints || opens {
                 let shown = file.strip_prefix(root()).expect("a file of the project").display();
-                wrong.push(format!("{shown}:{}: `{module}` prints; hand it a writer, or go through cli::output", i + 1));
+                wrong
+                    .push(format!("{shown}:{}: `{module}` prints; hand it a writer, or go through cli::output", i + 1));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Units and a run read into something people and other programs look at: tables for the terminal, Markdown, HTML, CSV,
 //! JSON lines, JUnit. Works on records that were loaded before; writes to the writers it is handed and to nothing else.
 //!
-//! A [`Report`] is the material. A [`View`] chooses columns and order; [`grid`] turns both into one table of texts and
+//! A [`Report`] is the material. A [`View`] chooses columns and order; [`grid()`] turns both into one table of texts and
 //! numbers that every human format draws.
 
 mod axes;
