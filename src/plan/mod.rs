@@ -8,6 +8,8 @@ pub mod lock;
 pub mod names;
 pub mod paths;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;

@@ -263,6 +263,9 @@ fn is_range(path: &str, entries: &[Entry]) -> bool {
     (numeric && entries.iter().any(known)) || (both && entries.iter().all(known))
 }
 
+/// Most values of one range.
+const MAX_POINTS: f64 = 1e6;
+
 /// The numbers of a range, `to` always included.
 pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -> Vec<Value> {
     let mut out = Vec::new();
@@ -274,7 +277,7 @@ pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -
             (None, None) => to,
         };
         // A hair below the end counts as the end: 0.1 steps do not add up exactly.
-        if x >= to - (to.abs() * 1e-12) || out.len() > 100_000 {
+        if x >= to - (to.abs() * 1e-12) {
             break;
         }
         out.extend(Value::number(x));
@@ -349,6 +352,18 @@ impl Reader<'_> {
                     within: within.unwrap_or(0.05),
                 },
                 out,
+            );
+            return;
+        }
+        let count = match (times, step) {
+            (Some(times), _) => (to / from).ln() / times.ln(),
+            (None, step) => (to - from) / step.unwrap_or(f64::INFINITY),
+        };
+        if count > MAX_POINTS {
+            let message = format!("`{path}`: the range has about {count:.0} values; the limit is {MAX_POINTS:.0}");
+            self.push(
+                Diagnostic::new("too_many_cells", message).help("take larger steps, or a `times` range"),
+                &node.span,
             );
             return;
         }

@@ -1,6 +1,8 @@
 //! The planner's view of the artifacts. Units are read in parallel and only as much of each as a status needs: requests
 //! of ten thousand units are answered in well under a second.
 
+use std::collections::{HashMap, HashSet};
+
 use jiff::Timestamp;
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -46,7 +48,19 @@ impl Versioned for ResultHead {
 
 impl Catalog for Store {
     fn states(&self, wanted: &[(&str, UnitId)]) -> Vec<Option<UnitState>> {
-        wanted.par_iter().map(|(directory, unit_id)| self.state(directory, unit_id)).collect()
+        // One listing per stack tells which units are there at all: most of a large new plan is not.
+        let stacks: HashSet<&str> = wanted.iter().map(|(directory, _)| *directory).collect();
+        let present: HashMap<&str, HashSet<String>> = stacks
+            .into_iter()
+            .map(|s| (s, read_dir_names(&self.stack_dir(s).join(UNITS)).into_iter().collect()))
+            .collect();
+        wanted
+            .par_iter()
+            .map(|(directory, unit_id)| {
+                let there = present[directory].contains(&unit_id.short(16));
+                if there { self.state(directory, unit_id) } else { None }
+            })
+            .collect()
     }
 
     fn documents(&self) -> Vec<StoredUnit> {
