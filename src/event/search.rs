@@ -52,18 +52,17 @@ pub struct ProbeResult {
 impl SearchResult {
     /// The result in one line.
     pub fn text(&self) -> String {
-        let number = |v: f64| crate::value::Value::number(v).map(|v| v.to_string()).unwrap_or_default();
-        let (name, from, to) = (&self.parameter, number(self.from), number(self.to));
+        let (name, from, to) = (&self.parameter, self.from, self.to);
         let found = match (self.until, self.best) {
             (Objective::Slo, Some(best)) if best == self.to => {
                 format!("{name} = {to} meets the SLOs, the end of the range")
             }
             (Objective::Slo, Some(best)) => match self.bracket.1 {
-                Some(fails) => format!("largest {name} within the SLOs is {} ({} fails)", number(best), number(fails)),
-                None => format!("{name} = {} meets the SLOs", number(best)),
+                Some(fails) => format!("largest {name} within the SLOs is {} ({} fails)", best, fails),
+                None => format!("{name} = {} meets the SLOs", best),
             },
             (Objective::Slo, None) => format!("no {name} from {from} on meets the SLOs"),
-            (Objective::Knee, Some(best)) => format!("the knee is at {name} = {}", number(best)),
+            (Objective::Knee, Some(best)) => format!("the knee is at {name} = {}", best),
             (Objective::Knee, None) => format!("no {name} from {from} to {to} could be measured"),
         };
         let probes = match self.probes.len() {

@@ -11,7 +11,7 @@ use crate::digest::{DeployId, UnitId};
 use crate::event::fold::RunState;
 use crate::event::{Counts, Entry, Event, Outcome};
 use crate::store::journal::JournalWriter;
-use crate::store::record::{RunRecord, RunUnit, UnitResult};
+use crate::store::record::{AttemptRecord, RunRecord, RunUnit, UnitResult};
 use crate::store::row::{Measured, Row, RowSource};
 use crate::store::{RunDir, Store, StoreError, Stored};
 
@@ -70,14 +70,16 @@ impl Dispatcher {
                 let sample = *sample;
                 self.row(unit_id, |unit, result| Some(row(unit, Measured::Sample(result.sample(sample)?))))
             }
-            Event::AttemptFailed { unit_id, .. } | Event::UnitBlocked { unit_id, .. } => {
-                self.row(unit_id, |unit, result| Some(row(unit, Measured::Attempt(result.attempts.last()?))))
+            Event::AttemptFailed { unit_id, sample, attempt, .. } => {
+                let (sample, attempt) = (*sample, *attempt);
+                self.failure_row(unit_id, move |a| !a.blocked && a.sample == sample && a.attempt == attempt)
             }
             Event::ProbeChosen { unit_id, joins: true, .. } => self.join(*unit_id),
             Event::SearchFinished { result } => {
                 self.record.searches.push(result.clone());
                 Ok(())
             }
+            Event::UnitBlocked { unit_id, .. } => self.failure_row(unit_id, |a| a.blocked),
             Event::DeploymentStarting { deploy_id, .. } => {
                 self.tried.entry(*deploy_id).or_insert(false);
                 Ok(())
@@ -130,6 +132,14 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    fn failure_row(&mut self, unit_id: &UnitId, is: impl Fn(&AttemptRecord) -> bool) -> Result<(), StoreError> {
+        let run = self.record.run.clone();
+        self.row(unit_id, |unit, result| {
+            let attempt = result.attempts.iter().rev().find(|a| a.run == run && is(a))?;
+            Some(row(unit, Measured::Attempt(attempt)))
+        })
     }
 
     /// Writes the row of what was just committed. What cannot be written is tried again at the end: the truth is with

@@ -37,6 +37,8 @@ pub struct GroupContext {
 /// First pause before another try; doubled from try to try.
 const BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// How long an engine may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(180);
 pub(super) const INTERRUPTED: &str = "the run was interrupted";
 
 /// Runs a group and tells `events` what happens. Every unit ends in a `unit_finished`, but for those that another live
@@ -211,11 +213,16 @@ impl<'a> Group<'a> {
         let (deploy_id, start) = (self.work.deployment.id, self.starts);
         let stopped = tokio::select! {
             biased;
-            stopped = engine.stop() => stopped,
-            () = self.context.cancel.forced() => Ok(()),
+            stopped = tokio::time::timeout(STOP_LIMIT, engine.stop()) => stopped,
+            () = self.context.cancel.forced() => Ok(Ok(())),
         };
-        if let Err(failure) = stopped {
-            let message = format!("{} did not stop: {failure}", self.work.deployment.container);
+        let problem = match stopped {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure.to_string()),
+            Err(_) => Some(format!("it takes more than {}", crate::units::format_duration(STOP_LIMIT))),
+        };
+        if let Some(problem) = problem {
+            let message = format!("{} did not stop: {problem}", self.work.deployment.container);
             self.tell(Event::Notice { message });
         }
         self.tell(Event::DeploymentStopped { deploy_id, start });

@@ -1,6 +1,6 @@
 //! One run, from a plan to a finished directory: the worklist, the groups, the units that another run holds, the end.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::exit::{self, Circumstances, Verdict};
 use super::group::{GroupContext, INTERRUPTED, run_group};
 use super::loader::Loader;
 use super::search::SearchWork;
-use super::work::{GroupWork, UnitWork, cached, cell_record, label_record, name};
+use super::work::{GroupWork, UnitWork, cached, cell_record, expected, label_record, name};
 use crate::clock::{Clock, rfc3339};
 use crate::deploy::Deployer;
 use crate::digest::UnitId;
@@ -23,7 +23,7 @@ use crate::event::{Counts, Entry, Event, Outcome};
 use crate::host::git::Repository;
 use crate::host::{self, HostInfo, hardware};
 use crate::plan::catalog::{Catalog, UnitState};
-use crate::plan::{Deployment, Plan, Status, Unit};
+use crate::plan::{Deployment, Plan, Search, Status, Unit};
 use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA, UnitFacts};
 use crate::store::run_dir::RunFiles;
 use crate::store::{Store, StoreError, Stored};
@@ -90,7 +90,7 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     let prepared = Prepared::new(&request);
     let (dir, record) = request
         .store
-        .create_run(&request.plan.experiment, request.clock.now(), &prepared.stacks(), |run, timestamp| {
+        .create_run(&request.plan.experiment, request.clock.now(), &prepared.stacks(&request.plan), |run, timestamp| {
             prepared.record(&request, run, timestamp)
         })
         .map_err(ExecError::Start)?;
@@ -128,7 +128,6 @@ struct Prepared {
     parts: Vec<Part>,
     /// By search of the plan; the error says why it cannot be run here.
     searches: Vec<Result<SearchWork, String>>,
-    deployments: Vec<(usize, String)>,
     samples: u64,
     starts: u64,
     provenance: Provenance,
@@ -142,7 +141,8 @@ impl Prepared {
         let wanted: Vec<(&str, UnitId)> =
             plan.units.iter().map(|u| (plan.deployments[u.deployment].directory.as_str(), u.id)).collect();
         let states = request.store.states(&wanted);
-        let mut missing = vec![(0u64, 0u64); plan.deployments.len()];
+        let mut starts = vec![0; plan.deployments.len()];
+        let mut samples = 0;
         let mut part = |unit: &Unit, state: Option<UnitState>| {
             let policy = plan.policy_of(unit);
             if let Some(samples) = state.as_ref().and_then(|s| cached(s, policy, now)) {
@@ -151,46 +151,37 @@ impl Prepared {
             if let Some(reason) = unsupported(&plan.deployments[unit.deployment], unit, &here) {
                 return Part::Unsupported(reason);
             }
-            let work = UnitWork::new(plan, unit, now, &request.base);
-            let have = state.map_or(0, |s| s.valid_samples.len() as u32);
-            let samples = if policy.force { policy.repeats } else { policy.repeats.saturating_sub(have).max(1) };
-            let (all, starts) = &mut missing[unit.deployment];
-            *all += u64::from(samples);
-            *starts = (*starts).max(u64::from(policy.starts.clamp(1, samples.max(1))));
-            Part::Work(Box::new(work))
+            let expected = expected(state.as_ref(), policy, now);
+            let start = &mut starts[unit.deployment];
+            *start = u64::from(policy.starts.max(1).min(expected)).max(*start);
+            samples += u64::from(expected);
+            Part::Work(Box::new(UnitWork::new(plan, unit, now, &request.base)))
         };
         let parts: Vec<Part> = plan.units.iter().zip(states).map(|(unit, state)| part(unit, state)).collect();
-        let searches: Vec<Result<SearchWork, String>> = plan
-            .searches
-            .iter()
-            .map(|search| {
-                let first = search.probes.first().map(|p| &p.unit).ok_or("it has no value to ask for")?;
-                match unsupported(&plan.deployments[search.deployment], first, &here) {
-                    Some(reason) => Err(reason),
-                    None => Ok(SearchWork::new(plan, search, now, &request.base)),
-                }
-            })
-            .collect();
-        let mut searched = plan.searches.iter().zip(&searches).filter(|(_, s)| s.is_ok()).map(|(s, _)| s.deployment);
-        let searched: BTreeSet<usize> = searched.by_ref().collect();
-        searched.iter().for_each(|d| missing[*d].1 = missing[*d].1.max(1));
-        let with_work = missing.iter().enumerate().filter(|(_, (_, starts))| *starts > 0);
-        Prepared {
-            parts,
-            deployments: with_work.map(|(i, _)| (i, plan.deployments[i].directory.clone())).collect(),
-            searches,
-            samples: missing.iter().map(|(samples, _)| samples).sum(),
-            starts: missing.iter().map(|(_, starts)| starts).sum(),
-            provenance: provenance(&request.host, request.repository.as_ref()),
+        let prepare = |search: &Search| {
+            let first = search.probes.first().map(|p| &p.unit).ok_or("it has no value to ask for")?;
+            match unsupported(&plan.deployments[search.deployment], first, &here) {
+                Some(reason) => Err(reason),
+                None => Ok(SearchWork::new(plan, search, now, &request.base)),
+            }
+        };
+        let searches: Vec<Result<SearchWork, String>> = plan.searches.iter().map(prepare).collect();
+        for (search, _) in plan.searches.iter().zip(&searches).filter(|(_, work)| work.is_ok()) {
+            let start = &mut starts[search.deployment];
+            *start = (*start).max(1);
         }
+        let starts = starts.into_iter().sum();
+        let provenance = provenance(&request.host, request.repository.as_ref());
+        Prepared { parts, searches, samples, starts, provenance }
     }
 
-    /// Directories of stacks that are to be measured.
-    fn stacks(&self) -> Vec<String> {
-        let mut stacks: Vec<String> = self.deployments.iter().map(|(_, directory)| directory.clone()).collect();
-        stacks.sort();
-        stacks.dedup();
-        stacks
+    /// Directories of stacks that may be measured.
+    fn stacks(&self, plan: &Plan) -> Vec<String> {
+        let work = plan.units.iter().zip(&self.parts).filter(|(_, part)| matches!(part, Part::Work(_)));
+        let searches = plan.searches.iter().zip(&self.searches).filter(|(_, work)| work.is_ok());
+        let deployments = work.map(|(u, _)| u.deployment).chain(searches.map(|(s, _)| s.deployment));
+        let directories: BTreeSet<&String> = deployments.map(|d| &plan.deployments[d].directory).collect();
+        directories.into_iter().cloned().collect()
     }
 
     fn cached(&self) -> u64 {
@@ -269,7 +260,7 @@ impl Prepared {
             units,
             searches,
             provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
-            usd_per_hour: plan.price(&deployment.hardware, deployment.gpus),
+            usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
         };
         groups.map(group).collect()
     }
@@ -504,7 +495,7 @@ fn end(
 
 /// The samples that each unit stands on, and how it ended.
 fn fill_in(dispatcher: &mut Dispatcher, context: &GroupContext, worked: &[UnitWork]) -> Result<(), StoreError> {
-    let works: std::collections::BTreeMap<UnitId, &UnitWork> = worked.iter().map(|w| (w.record.unit_id, w)).collect();
+    let works: BTreeMap<UnitId, &UnitWork> = worked.iter().map(|w| (w.record.unit_id, w)).collect();
     let mut lost = Vec::new();
     for i in 0..dispatcher.record.units.len() {
         let unit_id = dispatcher.record.units[i].unit_id;

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::search::SearchWork;
 use crate::clock;
-use crate::plan::catalog::UnitState;
+use crate::event::FailureClass;
+use crate::plan::catalog::{LastFailure, UnitState};
 use crate::plan::{Cell, Deployment, Plan, Search, Unit};
 use crate::spec::policy::{RunPolicy, Slo};
 use crate::store::record::{CellRecord, Provenance, SCHEMA, SampleRecord, UnitFacts, UnitRecord, UnitResult};
-use crate::value::Value;
 use crate::workload::Workload;
 
 /// The worklist of one deployment.
@@ -96,13 +96,29 @@ impl UnitWork {
     }
 }
 
-/// Numbers of the valid samples of a unit that are young enough, and whether they suffice.
+/// The samples that a unit needs no other for; `None` when it needs more.
 pub fn cached(state: &UnitState, policy: &RunPolicy, now: Timestamp) -> Option<Vec<u32>> {
+    let numbers = counting(state, policy, now);
+    let enough = state.damaged.is_none() && numbers.len() >= policy.repeats as usize && !policy.force;
+    enough.then(|| newest(numbers, policy.repeats))
+}
+
+/// Samples that a run would have to measure, as far as the artifacts tell now.
+pub fn expected(state: Option<&UnitState>, policy: &RunPolicy, now: Timestamp) -> u32 {
+    let Some(state) = state else { return policy.repeats };
+    let stands = |f: &LastFailure| f.class == FailureClass::Deterministic && !policy.retry_failed;
+    let have = match policy.force {
+        true => 0,
+        false => u32::try_from(counting(state, policy, now).len()).unwrap_or(u32::MAX),
+    };
+    if state.last_failure.as_ref().is_some_and(stands) { 0 } else { policy.repeats.saturating_sub(have) }
+}
+
+/// Numbers of the valid samples that are young enough.
+fn counting(state: &UnitState, policy: &RunPolicy, now: Timestamp) -> Vec<u32> {
     let after = fresh_after(policy, now);
     let fresh = state.valid_samples.iter().filter(|(_, end)| after.is_none_or(|after| *end >= after));
-    let numbers: Vec<u32> = fresh.map(|(n, _)| *n).collect();
-    let enough = state.damaged.is_none() && !policy.force && numbers.len() >= policy.repeats as usize;
-    enough.then(|| newest(numbers, policy.repeats))
+    fresh.map(|(number, _)| *number).collect()
 }
 
 fn newest(mut numbers: Vec<u32>, repeats: u32) -> Vec<u32> {
@@ -167,11 +183,10 @@ pub fn name(plan: &Plan, unit: &Unit) -> String {
 
 /// As [`name`], with the range that is searched in place of a value.
 pub fn search_name(plan: &Plan, search: &Search) -> String {
-    let number = |v: f64| Value::number(v).map(|v| v.to_string()).unwrap_or_default();
     let block = search.probes.first().map_or(0, |p| p.unit.block);
     let name = cell_name(plan, (search.deployment, block), &search.cell, &search.labels);
     let short = SHORT.iter().find(|(axis, _)| *axis == search.parameter).map_or(&*search.parameter, |(_, short)| short);
-    format!("{name} {short} {}…{} until {}", number(search.from), number(search.to), search.until.as_str())
+    format!("{name} {short} {}…{} until {}", search.from, search.to, search.until.as_str())
 }
 
 fn cell_name(

@@ -9,6 +9,8 @@ pub mod names;
 pub mod paths;
 pub mod search;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;

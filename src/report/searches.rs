@@ -88,7 +88,6 @@ fn ascending(search: &SearchResult) -> Vec<&ProbeResult> {
 
 /// Value, samples, verdict, and what it was judged by.
 fn cells(probe: &ProbeResult) -> [String; 4] {
-    let value = crate::value::Value::number(probe.value).map(|v| v.to_string()).unwrap_or_default();
     let shown = |x: Option<f64>| x.map_or_else(|| "∞".to_string(), figure);
     let mut figures: Vec<String> = probe
         .margins
@@ -100,7 +99,12 @@ fn cells(probe: &ProbeResult) -> [String; 4] {
         .collect();
     figures.extend(probe.power.map(|p| format!("power {}", figure(p))));
     figures.extend(probe.problem.as_deref().map(|p| first_line(p).to_string()));
-    [value, probe.samples.to_string(), if probe.passed { "yes" } else { "no" }.into(), figures.join(", ")]
+    [
+        probe.value.to_string(),
+        probe.samples.to_string(),
+        if probe.passed { "yes" } else { "no" }.into(),
+        figures.join(", "),
+    ]
 }
 
 #[cfg(test)]

@@ -57,6 +57,12 @@ pub struct Point {
 }
 
 impl Product {
+    /// Every assignment of the product, those of its axes' points included.
+    pub fn assignments<'a>(&'a self, out: &mut Vec<&'a Assignment>) {
+        out.extend(&self.fixed);
+        self.axes.iter().flat_map(|a| &a.points).for_each(|p| p.product.assignments(out));
+    }
+
     /// Number of points, each value that a search may ask for among them; saturates.
     pub fn count(&self) -> u64 {
         let axes = self.axes.iter().map(|a| a.points.iter().fold(0u64, |n, p| n.saturating_add(p.product.count())));
@@ -252,6 +258,9 @@ fn is_range(path: &str, entries: &[Entry]) -> bool {
     (numeric && entries.iter().any(known)) || (both && entries.iter().all(known))
 }
 
+/// Most values of one range.
+const MAX_POINTS: f64 = 1e6;
+
 /// The numbers of a range, `to` always included.
 pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -> Vec<Value> {
     let mut out = Vec::new();
@@ -263,14 +272,20 @@ pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -
             (None, None) => to,
         };
         // A hair below the end counts as the end: 0.1 steps do not add up exactly.
-        if x >= to - (to.abs() * 1e-12) || out.len() > 100_000 {
+        if x >= to - (to.abs() * 1e-12) {
             break;
         }
-        out.extend(Value::number(x));
+        out.extend(Value::number(as_written(x)));
         i += 1;
     }
     out.extend(Value::number(to));
     out
+}
+
+/// The number that a person would have written: 0.1 + 2 × 0.1 is 0.3, so that a range and the list of its values are the
+/// same cells. A float carries fifteen decimal digits faithfully.
+fn as_written(x: f64) -> f64 {
+    format!("{x:.14e}").parse().unwrap_or(x)
 }
 
 impl Reader<'_> {
@@ -287,6 +302,12 @@ impl Reader<'_> {
                 (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" && percent(s).is_some() => {
                     within = percent(s);
                 }
+                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" => {
+                    let message = format!("`within = \"{s}\"` is not a percentage");
+                    let help = "for example within = \"5%\": the width at which the search ends";
+                    self.push(Diagnostic::new("bad_range", message).help(help), &entry.node.span);
+                    good = false;
+                }
                 (None, _) if !RANGE_KEYS.contains(&&*entry.key) => {
                     let message = format!("`{}` is not a key of a range", entry.key);
                     let help =
@@ -295,10 +316,7 @@ impl Reader<'_> {
                     good = false;
                 }
                 _ => {
-                    let message = match &*entry.key {
-                        "within" => "`within` of a search takes a percentage, such as \"5%\"".to_string(),
-                        key => format!("`{key}` of a range cannot be {}", entry.node.type_name()),
-                    };
+                    let message = format!("`{}` of a range cannot be {}", entry.key, entry.node.type_name());
                     self.push(Diagnostic::new("bad_range", message), &entry.node.span);
                     good = false;
                 }
@@ -332,6 +350,18 @@ impl Reader<'_> {
         if let Some(until) = until {
             let within = within.unwrap_or(0.05);
             return self.search(path, key_span, node, Wanted { from, to, until, within }, out);
+        }
+        let count = match (times, step) {
+            (Some(times), _) => (to / from).ln() / times.ln(),
+            (None, step) => (to - from) / step.unwrap_or(f64::INFINITY),
+        };
+        if count > MAX_POINTS {
+            let message = format!("`{path}`: the range has about {count:.0} values; the limit is {MAX_POINTS:.0}");
+            self.push(
+                Diagnostic::new("too_many_cells", message).help("take larger steps, or a `times` range"),
+                &node.span,
+            );
+            return;
         }
         let points = range_values(from, to, times, step)
             .into_iter()
@@ -398,7 +428,8 @@ mod tests {
         assert_eq!(list(1.0, 64.0, Some(4.0), None), [1.0, 4.0, 16.0, 64.0]);
         assert_eq!(list(1.0, 50.0, Some(4.0), None), [1.0, 4.0, 16.0, 50.0]);
         assert_eq!(list(4.0, 4.0, Some(2.0), None), [4.0]);
-        assert_eq!(list(0.0, 1.0, None, Some(0.1)).len(), 11);
+        assert_eq!(list(0.0, 0.8, None, Some(0.1)), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]);
+        assert_eq!(list(0.001, 1.0, Some(10.0), None), [0.001, 0.01, 0.1, 1.0]);
     }
 
     #[test]

@@ -226,7 +226,7 @@ fn type_text(kind: Kind) -> String {
         Kind::Bool => "true/false".into(),
         Kind::Int { min, .. } => format!("integer ≥ {min}"),
         Kind::Float { min, .. } if min > 0.0 => "number > 0".into(),
-        Kind::Float { max, .. } if max == 1.0 => "number 0–1".into(),
+        Kind::Float { max: 1.0, .. } => "number 0–1".into(),
         Kind::Float { .. } => "number ≥ 0".into(),
         Kind::Word(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" "),
         Kind::Duration => "duration".into(),
