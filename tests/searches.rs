@@ -76,11 +76,9 @@ fn probes_are_the_units_of_a_sweep() {
 
 #[test]
 fn rules_see_the_value_of_a_probe() {
-    let text = format!(
-        "rate = {{ from = 1, to = 8, until = \"knee\" }}\nduration = \"10s\"\nexclude = [{{ rate.gt = 4 }}]\n\
-         [[override]]\nwhen = {{ rate.ge = 2 }}\nset = {{ duration = \"20s\" }}"
-    );
-    let planned = plan(&text).unwrap();
+    let text = "rate = { from = 1, to = 8, until = \"knee\" }\nduration = \"10s\"\nexclude = [{ rate.gt = 4 }]\n\
+         [[override]]\nwhen = { rate.ge = 2 }\nset = { duration = \"20s\" }";
+    let planned = plan(text).unwrap();
     let probes = &planned.searches[0].probes;
     assert!(probes.iter().all(|p| p.value <= 4.0), "`exclude` narrows the grid");
     for probe in probes {

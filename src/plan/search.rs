@@ -234,7 +234,7 @@ mod tests {
         fn bisection_is_exact_and_within_its_bound(to in 1.0..500f64, within in 0.01..0.5f64, at in 0.0..600f64, whole: bool) {
             let grid = grid(1.0, if whole { to.round() } else { to }, within, whole).unwrap();
             let (asked, best) = walk(Objective::Slo, &grid, |v| if v <= at { 1.0 } else { -1.0 });
-            prop_assert_eq!(best, grid.iter().copied().filter(|v| *v <= at).next_back());
+            prop_assert_eq!(best, grid.iter().copied().rfind(|v| *v <= at));
             prop_assert!(asked.len() <= most_probes(Objective::Slo, &grid) as usize);
         }
 
