@@ -51,7 +51,7 @@ fn try_plan_with(text: &str, flags: Flags) -> Result<Plan, Vec<Diagnostic>> {
         origin: format!("templates/{name}.toml.j2"),
         text: flags.template.unwrap_or(TEMPLATE).into(),
     };
-    let templates = Templates::new(vec![template("hf/vllm"), template("hf/sglang"), template("hf/trtllm")]).unwrap();
+    let templates = Templates::new(vec![template("hf/vllm"), template("hf/sglang"), template("hf/trtllm")]);
     let mut labels = Default::default();
     spec.blocks.iter().for_each(|b| b.product.labels(&mut labels));
     let set: Vec<_> = flags.set.iter().map(|s| parse_set(s, &words).unwrap()).collect();
