@@ -136,7 +136,7 @@ fn refusals_end_at_once_with_what_the_server_said() {
         ("401", || Answer::error(401, "Incorrect API key provided"), &["401", "Incorrect API key provided"]),
         ("500", || Answer::error(500, "CUDA error: out of memory"), &["500", "CUDA error: out of memory"]),
         ("503", || Answer::json(503, &json!({ "detail": "loading" })), &["503", "loading"]),
-        ("html", || Answer::html(200, "<html><body>Welcome to nginx</body></html>"), &["nginx"]),
+        ("html", || Answer::html(200, "<html><body>Welcome to nginx</body></html>"), &["ended without any event"]),
     ];
     for (what, refusal, says) in refusals {
         let server = Server::start(move |request| if is_generation(request) { refusal() } else { models("m") });
