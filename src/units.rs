@@ -12,6 +12,13 @@ pub enum QuantityError {
 }
 
 /// Reads `500ms`, `1.5s`, `20m`, `1h30m`, `2d`.
+///
+/// ```
+/// use llmatrix::units::{format_duration, parse_duration};
+/// let d = parse_duration("90m").unwrap();
+/// assert_eq!(format_duration(d), "1h30m");
+/// assert!(parse_duration("90").is_err());
+/// ```
 pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     let bad = || QuantityError::Duration(text.chars().take(40).collect());
     let mut rest = text.trim();

@@ -216,7 +216,7 @@ impl Prepared {
             deployment: deployment.clone(),
             units,
             provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
-            usd_per_hour: plan.price(&deployment.hardware, deployment.gpus),
+            usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
         };
         groups.map(group).collect()
     }

@@ -111,12 +111,13 @@ impl Plan {
             }
         }
         let seconds = (mean.is_some() || samples == 0).then(|| per_deployment.values().sum());
-        let usd = |(d, s): (&usize, &f64)| {
-            self.price(&self.deployments[*d].hardware, self.deployments[*d].gpus).map(|p| p * s / 3600.0)
+        let price = |(d, seconds): (&usize, &f64)| {
+            let deployment = &self.deployments[*d];
+            let usd = self.cost.gpu_hour(&deployment.hardware)?;
+            Some(usd * f64::from(deployment.gpus) * seconds / 3600.0)
         };
-        let usd = mean
-            .and_then(|_| per_deployment.iter().map(usd).sum::<Option<f64>>())
-            .filter(|_| !self.cost.gpu_hour_usd.is_empty());
+        let priced = seconds.is_some() && !self.cost.gpu_hour_usd.is_empty();
+        let usd = if priced { per_deployment.iter().map(price).sum() } else { None };
         Estimate {
             starts: starts.values().map(|n| u64::from(*n)).sum(),
             samples,
@@ -124,14 +125,6 @@ impl Plan {
             known: if samples == 0 { 1.0 } else { known as f64 / samples as f64 },
             usd,
         }
-    }
-
-    /// US dollars per hour of a deployment.
-    pub fn price(&self, hardware: &str, gpus: u32) -> Option<f64> {
-        let prices = &self.cost.gpu_hour_usd;
-        let matching =
-            prices.iter().filter(|(class, _)| hardware == class.as_str() || hardware.starts_with(&format!("{class}-")));
-        matching.max_by_key(|(class, _)| class.len()).map(|(_, usd)| usd * f64::from(gpus))
     }
 }
 
