@@ -356,10 +356,8 @@ fn unsupported(plan: &Plan) -> String {
 fn estimate(plan: &Plan) -> String {
     let e = plan.estimate();
     if e.samples == 0 {
-        return "\nnothing to measure: every unit is cached\n".to_string().replace(
-            "every unit is cached",
-            if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" },
-        );
+        let why = if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" };
+        return format!("\nnothing to measure: {why}\n");
     }
     let mut out =
         format!("\nto do: {}, {}", plural(e.starts as usize, "engine start"), plural(e.samples as usize, "sample"));
@@ -367,8 +365,10 @@ fn estimate(plan: &Plan) -> String {
         Some(seconds) => {
             let rounded = std::time::Duration::from_secs(seconds.ceil() as u64);
             let _ = write!(out, ", about {} of measuring", format_duration(rounded));
-            if e.known < 1.0 {
-                let _ = write!(out, " ({:.0} % of it from these units' own history)", e.known * 100.0);
+            if e.known == 0.0 {
+                out.push_str(" (going by the other units)");
+            } else if e.known < 1.0 {
+                let _ = write!(out, " ({:.0} % of it by the units' own history)", e.known * 100.0);
             }
         }
         None => out.push_str(", no history to tell how long"),
