@@ -74,6 +74,8 @@ impl Serialize for PlanJson<'_> {
         map.serialize_entry("experiment", &plan.experiment)?;
         map.serialize_entry("simulated", &plan.simulated)?;
         map.serialize_entry("hardware", &hardware(plan))?;
+        let sources: BTreeMap<&str, &str> = plan.hardware.iter().map(|(c, s)| (c.as_str(), s.as_str())).collect();
+        map.serialize_entry("hardware_source", &sources)?;
         map.serialize_entry("units", &UnitsJson(plan))?;
         map.serialize_entry("deployments", &deployments_json(plan))?;
         map.serialize_entry("searches", &plan.searches.iter().map(search_json).collect::<Vec<_>>())?;
@@ -91,11 +93,12 @@ impl Serialize for PlanJson<'_> {
     }
 }
 
-/// The classes of hardware with their sources: one object, or a list where the cells differ.
+/// The class of hardware, or a list where the cells differ.
 fn hardware(plan: &Plan) -> serde_json::Value {
-    let mut all: Vec<_> =
-        plan.hardware.iter().map(|(class, source)| json!({ "class": class, "source": source })).collect();
-    if all.len() == 1 { all.remove(0) } else { all.into() }
+    match plan.hardware.as_slice() {
+        [(class, _)] => class.as_str().into(),
+        several => several.iter().map(|(class, _)| class.as_str()).collect::<Vec<_>>().into(),
+    }
 }
 
 struct UnitsJson<'a>(&'a Plan);
