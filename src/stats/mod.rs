@@ -2,6 +2,7 @@
 
 pub mod csv;
 pub mod dist;
+pub mod histogram;
 pub mod interval;
 pub mod record;
 pub mod steady;
@@ -9,6 +10,7 @@ pub mod summary;
 pub mod validity;
 
 pub use csv::write_requests_csv;
+pub use histogram::Histogram;
 pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
 pub use summary::summarize;
 pub use validity::{SampleContext, validity};
