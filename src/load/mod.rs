@@ -14,6 +14,7 @@ mod feed;
 mod http;
 mod link;
 mod marks;
+pub mod null_server;
 mod pace;
 mod probe;
 mod reactor;
