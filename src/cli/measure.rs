@@ -14,6 +14,7 @@ use super::{load_flags, prepare, results};
 use crate::clock::{Clock, Stopwatch, SystemClock, rfc3339};
 use crate::deploy::{Endpoint, ExternalDeployer};
 use crate::exec::client::{self, LoadClient};
+use crate::exec::tokenizers::TokenizerPath;
 use crate::exec::work::facts;
 use crate::exec::{Job, Loader, LoaderError, Measurement};
 use crate::host;
@@ -64,11 +65,13 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
     let dataset = workload.dataset.as_ref().map(|d| std::path::PathBuf::from(&d.path));
     let scratch = args.requests_csv.as_ref().map(|_| tempfile::tempdir()).transpose();
     let scratch = scratch.map_err(|e| Failure::Environment(format!("cannot make a scratch directory: {e}")))?;
+    let tokenizer = TokenizerPath::of(&deployment, &unit.cell, Path::new(""));
     let job = Job {
         endpoint: &endpoint,
         api,
         workload: &workload,
         dataset: dataset.as_deref(),
+        tokenizer: tokenizer.as_ref(),
         slo: &slo,
         gpus: 1,
         request_timeout: Duration::from_secs(600),
@@ -81,7 +84,7 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
     };
     let started_at = rfc3339(SystemClock.now());
     let watch = Stopwatch::start();
-    let client = LoadClient { workers: Some(layered.settings.load_threads).filter(|n| *n > 0) };
+    let client = LoadClient { workers: Some(layered.settings.load_threads).filter(|n| *n > 0), ..Default::default() };
     let measured = watched(client.measure(job), &progress, cancel, output).await;
     let measurement = measured.map_err(|e| Failure::Environment(e.cause))?;
     if let (Some(to), Some(path), Some(dir)) = (&mut requests_csv, &args.requests_csv, &scratch) {

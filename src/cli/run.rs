@@ -110,7 +110,7 @@ pub fn execute(
         store: store.clone(),
         base: base.to_path_buf(),
         deployer: Arc::new(Deployers::new(Arc::new(|name: &str| std::env::var(name).ok()))),
-        loader: Arc::new(LoadClient { workers: Some(settings.load_threads).filter(|n| *n > 0) }),
+        loader: Arc::new(LoadClient { workers: Some(settings.load_threads).filter(|n| *n > 0), ..Default::default() }),
         clock: Arc::new(SystemClock),
         cancel: cancel.clone(),
         reporter: Box::new(move |entry: &Entry| hear(&mut |d| d.entry(entry))),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::loader::{Job, Loader, LoaderError, Measurement};
+use super::tokenizers::Tokenizers;
 use crate::deploy::Endpoint;
 use crate::load::{self, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
 use crate::plan::TlsOptions;
@@ -25,6 +26,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub struct LoadClient {
     /// Load threads; by the number of streams when unset.
     pub workers: Option<usize>,
+    pub tokenizers: Tokenizers,
 }
 
 impl Loader for LoadClient {
@@ -59,7 +61,8 @@ impl LoadClient {
                 Some(Arc::from(tokio::fs::read(path).await.map_err(unreadable)?))
             }
         };
-        let target = target(job.endpoint, job.api, dataset);
+        let tokenizer = self.tokenizer(&job).await?;
+        let target = Target { tokenizer, ..target(job.endpoint, job.api, dataset) };
         let options = LoadOptions {
             salt: job.unit.to_string().into_bytes(),
             sample: job.sample,
@@ -98,6 +101,19 @@ impl LoadClient {
     }
 }
 
+impl LoadClient {
+    /// The tokenizer of a sample, where it is of use.
+    async fn tokenizer(&self, job: &Job<'_>) -> Result<Option<load::Tokenizer>, LoaderError> {
+        let Some(wanted) = job.tokenizer.filter(|_| load::sends_text(job.api, job.workload)).cloned() else {
+            return Ok(None);
+        };
+        let tokenizers = self.tokenizers.clone();
+        let read = tokio::task::spawn_blocking(move || tokenizers.read(&wanted)).await;
+        let ended = |_| LoaderError { cause: "reading the tokenizer ended in a panic".into(), deterministic: true };
+        read.map_err(ended)?
+    }
+}
+
 /// The endpoint as the load generator takes it.
 pub fn target(endpoint: &Endpoint, api: &ApiSpec, dataset: Option<Arc<[u8]>>) -> Target {
     Target {
@@ -107,6 +123,7 @@ pub fn target(endpoint: &Endpoint, api: &ApiSpec, dataset: Option<Arc<[u8]>>) ->
         headers: endpoint.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect(),
         tls: tls(&endpoint.tls),
         dataset,
+        tokenizer: None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::tokenizers::TokenizerPath;
 use crate::deploy::Endpoint;
 use crate::digest::UnitId;
 use crate::spec::policy::Slo;
@@ -21,6 +22,8 @@ pub struct Job<'a> {
     pub api: &'a ApiSpec,
     pub workload: &'a Workload,
     pub dataset: Option<&'a Path>,
+    /// Read only where prompts are sent as text.
+    pub tokenizer: Option<&'a TokenizerPath>,
     pub slo: &'a Slo,
     pub gpus: u32,
     pub request_timeout: Duration,

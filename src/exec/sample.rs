@@ -174,6 +174,7 @@ impl Group<'_> {
             api: &self.work.deployment.spec.api,
             workload: &work.workload,
             dataset: work.dataset.as_deref(),
+            tokenizer: work.tokenizer.as_ref(),
             slo: &work.slo,
             gpus: self.work.deployment.gpus,
             request_timeout: work.policy.request_timeout,

@@ -12,11 +12,11 @@ use super::pace::Single;
 use super::reactor::{Reactor, WAKE};
 use super::slot::unmeasured;
 use super::stop::{Stop, StopGuard};
-use super::{LoadError, Target, TlsConfig, tls};
+use super::{LoadError, Target, TlsConfig, Tokenizer, tls};
 use crate::stats::{RequestRecord, Status};
 use crate::wire::request::{Prompt, check_api};
 use crate::wire::{Api, Dialect};
-use crate::workload::prompts::{PlannedRequest, TOKEN_IDS, TextCalibration, sample_text};
+use crate::workload::prompts::{PlannedRequest, TOKEN_IDS, TextCalibration, calibration_generator, sample_text};
 
 /// Words of the two prompts that calibrate text.
 const CALIBRATION_WORDS: (u32, u32) = (32, 288);
@@ -83,6 +83,40 @@ pub async fn calibrate_text(
         }
     }
     Ok(TextCalibration::from_points((short, counted[0]), (long, counted[1])).unwrap_or_default())
+}
+
+/// Tokens that the server adds to prompts of the tokenizer's text: begin-of-sequence, chat template. Two prompts of
+/// different lengths tell it, which must be right about both. `None` when the server's counts show another tokenizer, and
+/// it need not be the same. A server that does not count its input is taken to add what the tokenizer itself adds.
+pub async fn calibrate_tokens(
+    target: &Target,
+    tokenizer: &Tokenizer,
+    api: Api,
+    salt: &[u8],
+    timeout: Duration,
+) -> Result<Option<u32>, LoadError> {
+    let (short, long) = CALIBRATION_WORDS;
+    let mut overhead = None;
+    for tokens in [short, long] {
+        let mut text = String::new();
+        tokenizer.text.push(&mut text, &mut calibration_generator(&[salt, &tokens.to_le_bytes()]), tokens);
+        let record = single(target, api, Prompt::Text(text), timeout).await?;
+        if record.status != Status::Ok {
+            let message = record.error.as_deref().unwrap_or("no answer").to_string();
+            return Err(LoadError::Warmup { url: target.base_url.clone(), n: 1, message });
+        }
+        let Some(counted) = record.input_tokens else { return Ok(Some(tokenizer.text.special_tokens())) };
+        let added = counted.checked_sub(tokens);
+        if added.is_none() || overhead.is_some_and(|first| Some(first) != added) {
+            if !tokenizer.required {
+                return Ok(None);
+            }
+            let made = tokens + overhead.unwrap_or(0);
+            return Err(LoadError::Tokenizer { url: target.base_url.clone(), made, counted: counted.into() });
+        }
+        overhead = added;
+    }
+    Ok(overhead)
 }
 
 /// Sends one request of one token on a connection of its own. Dropping the future gives it up.

@@ -321,6 +321,14 @@ impl<'a> Resolver<'a> {
             table.extend(locked.iter().map(|c| ("model".into(), Value::str(c))));
             refer(ReferenceKind::Model, key, locked.is_some());
         }
+        let tokenizer = get(pairs, "tokenizer").and_then(Value::as_str).filter(|t| lock::is_local(t));
+        if let Some(tokenizer) = tokenizer {
+            // Prompts are made with it, so its content is part of what is measured.
+            let content = self.contents.digest(tokenizer).map_err(|e| {
+                Unresolved::Broken("unreadable_file", format!("the tokenizer `{tokenizer}` cannot be read: {e}"), None)
+            })?;
+            table.insert("tokenizer".into(), content.to_string().into());
+        }
         let mut assets = Table::new();
         for (name, value) in below(pairs, "assets.") {
             let reference = value.as_str().unwrap_or_default();
