@@ -254,6 +254,7 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
         simulated: false,
         summary: m.summary,
         resources: Default::default(),
+        server: m.server,
         cost_usd: None,
         client_error_ttft_ms: None,
         client_error_itl_ms: None,

@@ -11,15 +11,19 @@ use futures_util::future::BoxFuture;
 use super::loader::{Job, Loader, LoaderError, Measurement};
 use super::tokenizers::Tokenizers;
 use crate::deploy::Endpoint;
-use crate::load::{self, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
+use crate::load::{self, BeforeStart, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
 use crate::plan::TlsOptions;
-use crate::stats::{self, SampleContext};
+use crate::stats::{self, SampleContext, ServerMeans};
+use crate::telemetry::Scraper;
 use crate::wire::ApiSpec;
 
 /// How long one readiness request may take.
 const PROBE: Duration = Duration::from_secs(120);
 /// How long requests may run on after a sample's duration is over.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long the server's metrics may take to be read.
+const SCRAPE: Duration = Duration::from_secs(2);
 
 /// Measures with this program's own load generator.
 #[derive(Clone, Debug, Default)]
@@ -63,12 +67,14 @@ impl LoadClient {
         };
         let tokenizer = self.tokenizer(&job).await?;
         let target = Target { tokenizer, ..target(job.endpoint, job.api, dataset) };
+        let scraper = scraper(&target).await;
         let options = LoadOptions {
             salt: job.unit.to_string().into_bytes(),
             sample: job.sample,
             request_timeout: job.request_timeout,
             drain_timeout: DRAIN,
             workers: self.workers,
+            before_start: scraper.clone().map(before_start),
             ..LoadOptions::default()
         };
         let mut data = load::run_sample(&target, job.workload, &options, job.progress, job.cancel)
@@ -91,13 +97,17 @@ impl LoadClient {
             })?;
         }
         let summary = stats::summarize(&data, &job.slo.0, job.gpus);
+        let server = match &scraper {
+            Some(scraper) => scraper.means_after(summary.n_ok).await,
+            None => ServerMeans::default(),
+        };
         let context = SampleContext {
             max_error_rate: job.max_error_rate,
             open_loop: job.workload.rate.is_some(),
             exact_output: job.workload.ignore_eos,
         };
         let invalid = stats::validity(&summary, &context);
-        Ok(Measurement { summary, invalid })
+        Ok(Measurement { summary, server, invalid })
     }
 }
 
@@ -112,6 +122,19 @@ impl LoadClient {
         let ended = |_| LoaderError { cause: "reading the tokenizer ended in a panic".into(), deterministic: true };
         read.map_err(ended)?
     }
+}
+
+/// What reads the server's metrics around a sample. A server without any is measured all the same.
+async fn scraper(target: &Target) -> Option<Scraper> {
+    target.api.metrics.as_ref()?;
+    let client = load::control_client(target, SCRAPE).await.ok()?;
+    Scraper::new(client, &target.base_url, &target.api)
+}
+
+/// The look before the measured part, from a load thread.
+fn before_start(scraper: Scraper) -> BeforeStart {
+    let runtime = tokio::runtime::Handle::current();
+    BeforeStart(Arc::new(move || runtime.block_on(scraper.look_before())))
 }
 
 /// The endpoint as the load generator takes it.

@@ -11,7 +11,7 @@ use super::tokenizers::TokenizerPath;
 use crate::deploy::Endpoint;
 use crate::digest::UnitId;
 use crate::spec::policy::Slo;
-use crate::stats::{Progress, Summary};
+use crate::stats::{Progress, ServerMeans, Summary};
 use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
@@ -43,6 +43,8 @@ pub struct Job<'a> {
 #[derive(Clone, Debug)]
 pub struct Measurement {
     pub summary: Summary,
+    /// The server's own means over the measured part, where it tells them.
+    pub server: ServerMeans,
     /// Why it does not count.
     pub invalid: Option<String>,
 }

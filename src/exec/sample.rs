@@ -279,6 +279,7 @@ impl Group<'_> {
             cost_usd: self.work.usd_per_hour.map(|usd| usd * summary.duration_s / 3600.0),
             summary,
             resources: Resources::default(),
+            server: measurement.server,
             client_error_ttft_ms: None,
             client_error_itl_ms: None,
             provenance: self.provenance(engine),

@@ -32,7 +32,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use probe::{ProbeOutcome, calibrate_text, discover_model, one_token};
+pub use probe::{ProbeOutcome, calibrate_text, control_client, discover_model, one_token};
 pub use sample::run_sample;
 pub use tls::TlsConfig;
 
@@ -88,6 +88,17 @@ impl std::fmt::Debug for Target {
     }
 }
 
+/// Called once per sample, on a load thread, when the warm-up is over and before the measured part begins. It may block:
+/// the workers wait for it.
+#[derive(Clone)]
+pub struct BeforeStart(pub Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for BeforeStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforeStart")
+    }
+}
+
 /// How one sample is taken.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -104,6 +115,7 @@ pub struct LoadOptions {
     pub calibration: Option<TextCalibration>,
     /// Keep the gaps of every request apart, four bytes each, beside the histogram of all.
     pub keep_gaps: bool,
+    pub before_start: Option<BeforeStart>,
 }
 
 impl Default for LoadOptions {
@@ -116,6 +128,7 @@ impl Default for LoadOptions {
             workers: None,
             calibration: None,
             keep_gaps: false,
+            before_start: None,
         }
     }
 }

@@ -156,27 +156,8 @@ pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String
     let path = target.api.models.as_deref().unwrap_or("/v1/models");
     let url = format!("{}{path}", target.base_url.trim_end_matches('/'));
     let failed = |message: String| LoadError::Models { url: target.base_url.clone(), message };
-    // Checks the URL as the load generator would.
-    Endpoint::resolve(target).await?;
-    // Without TLS there is no need for the system's authorities, which a minimal container lacks. A redirect could lead
-    // to TLS after all, and to another server: it is not followed.
-    let tls = if url.starts_with("https") {
-        target.tls.clone()
-    } else {
-        TlsConfig { insecure: true, ..TlsConfig::default() }
-    };
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(timeout)
-        .tls_backend_preconfigured(tls::client_config(&tls)?)
-        .build()
-        .map_err(|e| failed(with_causes(&e)))?;
-    let mut request = client.get(&url);
-    for (name, value) in &target.headers {
-        request = request.header(name, value);
-    }
-    let answer = request.send().await.map_err(|e| failed(with_causes(&e)))?;
+    let client = control_client(target, timeout).await?;
+    let answer = client.get(&url).send().await.map_err(|e| failed(with_causes(&e)))?;
     let status = answer.status();
     if !status.is_success() {
         return Err(failed(format!("{url} answers HTTP {}; name the model instead", status.as_u16())));
@@ -184,6 +165,36 @@ pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String
     let list: serde_json::Value = answer.json().await.map_err(|e| failed(with_causes(&e)))?;
     let first = list.pointer("/data/0/id").and_then(serde_json::Value::as_str);
     first.map(str::to_string).ok_or_else(|| failed(format!("{url} lists none; name the model instead")))
+}
+
+/// A client for the few requests around a measurement: the target's headers and TLS, no proxy, no redirects.
+pub async fn control_client(target: &Target, timeout: Duration) -> Result<reqwest::Client, LoadError> {
+    // Checks the URL as the load generator would, and the headers.
+    Endpoint::resolve(target).await?;
+    // Without TLS there is no need for the system's authorities, which a minimal container lacks. A redirect could lead
+    // to TLS after all, and to another server: it is not followed.
+    let tls = if target.base_url.starts_with("https") {
+        target.tls.clone()
+    } else {
+        TlsConfig { insecure: true, ..TlsConfig::default() }
+    };
+    let mut headers = reqwest::header::HeaderMap::new();
+    for (name, value) in &target.headers {
+        let known = name.parse::<reqwest::header::HeaderName>().ok().zip(value.parse().ok());
+        let (key, value) = known.ok_or_else(|| LoadError::Header {
+            name: name.clone(),
+            message: "has characters that no header may hold",
+        })?;
+        headers.append(key, value);
+    }
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(timeout)
+        .default_headers(headers)
+        .tls_backend_preconfigured(tls::client_config(&tls)?)
+        .build()
+        .map_err(|e| LoadError::Unreachable { url: target.base_url.clone(), message: with_causes(&e) })
 }
 
 /// An error with everything below it: reqwest's own text names only the URL.

@@ -148,6 +148,7 @@ async fn prepare(
         stop,
         ahead: ahead.div_ceil(workers),
         keep_gaps: options.keep_gaps,
+        before_start: options.before_start.clone(),
     };
     let shares = shares(workers, streams, schedule).into_iter().zip(polls).collect();
     Ok(Prepared { shared: Arc::new(shared), shares })
