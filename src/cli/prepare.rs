@@ -36,7 +36,10 @@ pub struct Prepared {
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut out = Vec::new();
     for path in paths {
-        let meta = fs::metadata(path).map_err(|e| Failure::io("read", path, &e))?;
+        let meta = fs::metadata(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Failure::Usage(format!("there is no file or directory {}", path.display())),
+            _ => Failure::io("read", path, &e),
+        })?;
         if !meta.is_dir() {
             out.push(path.clone());
             continue;
