@@ -161,7 +161,8 @@ fn block(seed: usize, (name, beside, a, b): Pair) -> String {
         ("tokens.output", "tokens.output = 8"),
         ("requests", "requests = 50"),
     ] {
-        if !sets(key) && !(key == "requests" && name == "duration") {
+        let ended = key == "requests" && name == "duration";
+        if !sets(key) && !ended {
             lines.push(line.to_string());
         }
     }
@@ -273,7 +274,7 @@ fn file(shapes: &[Shape], reorder: bool) -> String {
         let tokens: Vec<String> =
             (1..=shape.tokens).map(|n| format!("{{ input = {}, output = {n} }}", 8 * n)).collect();
         let labels: Vec<String> = (0..shape.labels).map(|n| format!("l{n} = {{ max_num_seqs = {} }}", n + 8)).collect();
-        let mut lines = vec![
+        let mut lines = [
             format!("model = 'm{i}'"),
             format!("concurrency = [{}]", list(shape.concurrency)),
             format!("seed = [{}]", list(shape.seeds)),
