@@ -49,8 +49,9 @@ fn fences(text: &str, language: &str) -> Vec<(usize, String)> {
 
 /// Every Markdown file of the project.
 fn pages() -> Vec<PathBuf> {
-    let mut out: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "artifacts/README.md"].map(PathBuf::from).into();
+    let mut out: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "artifacts/README.md"]
+        .map(PathBuf::from)
+        .into();
     let docs = fs::read_dir(root().join("docs")).expect("docs can be read");
     let names = docs.map(|e| Path::new("docs").join(e.expect("an entry").file_name()));
     out.extend(names.filter(|p| p.extension().is_some_and(|e| e == "md")));

@@ -264,7 +264,7 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
 /// The measurement for a person.
 fn table(sample: &SampleRecord, endpoint: &Endpoint) -> String {
     let s = &sample.summary;
-    let mut head = output::table(&["", ""]);
+    let mut head = output::table(&[]);
     let number = |v: Option<f64>, unit: &str| v.map_or_else(|| "–".into(), |v| format!("{v:.2} {unit}"));
     head.add_row(["server".to_string(), format!("{} ({})", endpoint.shown(), endpoint.model)]);
     head.add_row([
