@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod contents;
+mod env;
 mod explain;
 mod failure;
 mod git;
@@ -66,6 +67,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Explain(args) => explain::command(&args, &global, output),
         Command::Schema(args) => schema::command(&args, output),
         Command::Config(args) => config::command(&args, &global, output),
+        Command::Env => env::command(output),
         Command::Init(args) => init::command(&args, output),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -100,12 +100,16 @@ pub fn width() -> usize {
     usize::from(columns).clamp(60, 160)
 }
 
-/// A plain table that copies well; without a header where none is given.
+/// A plain table that copies well.
 pub fn table(header: &[&str]) -> comfy_table::Table {
+    let mut table = pairs();
+    table.set_header(header.to_vec());
+    table
+}
+
+/// The same without a header: names and values.
+pub fn pairs() -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    if !header.is_empty() {
-        table.set_header(header.to_vec());
-    }
     table
 }

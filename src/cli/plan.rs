@@ -74,6 +74,8 @@ impl Serialize for PlanJson<'_> {
         map.serialize_entry("experiment", &plan.experiment)?;
         map.serialize_entry("simulated", &plan.simulated)?;
         map.serialize_entry("hardware", &hardware(plan))?;
+        let sources: BTreeMap<&str, &str> = plan.hardware.iter().map(|(c, s)| (c.as_str(), s.as_str())).collect();
+        map.serialize_entry("hardware_source", &sources)?;
         map.serialize_entry("units", &UnitsJson(plan))?;
         map.serialize_entry("deployments", &deployments_json(plan))?;
         map.serialize_entry("searches", &plan.searches.iter().map(search_json).collect::<Vec<_>>())?;
@@ -91,11 +93,12 @@ impl Serialize for PlanJson<'_> {
     }
 }
 
-/// The classes of hardware with their sources: one object, or a list where the cells differ.
+/// The class of hardware, or a list where the cells differ.
 fn hardware(plan: &Plan) -> serde_json::Value {
-    let mut all: Vec<_> =
-        plan.hardware.iter().map(|(class, source)| json!({ "class": class, "source": source })).collect();
-    if all.len() == 1 { all.remove(0) } else { all.into() }
+    match plan.hardware.as_slice() {
+        [(class, _)] => class.as_str().into(),
+        several => several.iter().map(|(class, _)| class.as_str()).collect::<Vec<_>>().into(),
+    }
 }
 
 struct UnitsJson<'a>(&'a Plan);
@@ -399,10 +402,8 @@ fn unsupported(plan: &Plan) -> String {
 fn estimate(plan: &Plan) -> String {
     let e = plan.estimate();
     if e.samples == 0 {
-        return "\nnothing to measure: every unit is cached\n".to_string().replace(
-            "every unit is cached",
-            if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" },
-        );
+        let why = if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" };
+        return format!("\nnothing to measure: {why}\n");
     }
     let mut out =
         format!("\nto do: {}, {}", plural(e.starts as usize, "engine start"), plural(e.samples as usize, "sample"));
@@ -410,8 +411,10 @@ fn estimate(plan: &Plan) -> String {
         Some(seconds) => {
             let rounded = std::time::Duration::from_secs(seconds.ceil() as u64);
             let _ = write!(out, ", about {} of measuring", format_duration(rounded));
-            if e.known < 1.0 {
-                let _ = write!(out, " ({:.0} % of it from these units' own history)", e.known * 100.0);
+            if e.known == 0.0 {
+                out.push_str(" (going by the other units)");
+            } else if e.known < 1.0 {
+                let _ = write!(out, " ({:.0} % of it by the units' own history)", e.known * 100.0);
             }
         }
         None => out.push_str(", no history to tell how long"),

@@ -1,6 +1,7 @@
 //! From expanded cells to a plan: checks, deployments, units, `--only`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::expand::{self, Expanded};
@@ -138,9 +139,9 @@ impl<'a> Builder<'a> {
             return;
         }
         engine_default(&mut cell.values);
-        if let Err(problem) = check(&cell) {
-            let span = self.request.spec.blocks[cell.block as usize].span.clone();
-            self.problems.push(problem.at(&self.request.spec.source, span));
+        if let Err((path, problem)) = check(&cell) {
+            let spec = self.request.spec;
+            self.problems.push(problem.at(&spec.source, place(spec, cell.block, path, None)));
             return;
         }
         let keep = |p: &Predicate| expand::matches(&cell.values, &cell.labels, p, paths, self.request.words);
@@ -254,11 +255,11 @@ impl<'a> Builder<'a> {
         match digest {
             Ok(digest) => Some(digest),
             Err(e) => {
-                let span = self.request.spec.blocks[block as usize].span.clone();
+                let spec = self.request.spec;
+                let span = place(spec, block, "dataset", Some(&Value::str(path)));
                 let message = format!("the data set `{path}` cannot be read: {e}");
                 let help = "a data set's path is relative to the experiment file";
-                self.problems
-                    .push(Diagnostic::new("unreadable_file", message).at(&self.request.spec.source, span).help(help));
+                self.problems.push(Diagnostic::new("unreadable_file", message).at(&spec.source, span).help(help));
                 None
             }
         }
@@ -458,29 +459,47 @@ pub fn probes(from: f64, to: f64, within: f64) -> u32 {
     (doublings + 1.0 + halvings) as u32
 }
 
-/// What a cell must have, and what cannot stand together.
-fn check(cell: &Expanded) -> Result<(), Diagnostic> {
+/// Where the cells of a block get a parameter from, for a message about it; the block when nothing there sets it.
+fn place(spec: &Spec, block: u32, path: &str, value: Option<&Value>) -> Range<usize> {
+    let block = &spec.blocks[block as usize];
+    let mut set = Vec::new();
+    block.product.assignments(&mut set);
+    set.extend(spec.overrides.iter().flat_map(|o| &o.set));
+    set.extend(&spec.defaults);
+    let fits = |a: &&Assignment| *a.path == *path && value.is_none_or(|v| a.term.fixed() == Some(v));
+    set.into_iter().find(fits).map_or_else(|| block.span.clone(), |a| a.span.clone())
+}
+
+/// What a cell must have, and what cannot stand together: the parameter to blame, and why.
+fn check(cell: &Expanded) -> Result<(), (&'static str, Diagnostic)> {
     let v = &cell.values;
     let has = |name: &str| get(v, name).is_some();
     let number = |name: &str| get(v, name).and_then(Value::as_f64);
     for name in ["model", "method", "engine"] {
         if !has(name) {
             let message = format!("the cells of this block have no `{name}`");
-            return Err(Diagnostic::new("missing_parameter", message)
-                .help(format!("set `{name}` in the block or under [defaults]")));
+            let help = format!("set `{name}` in the block or under [defaults]");
+            return Err((name, Diagnostic::new("missing_parameter", message).help(help)));
         }
     }
-    let conflict = |message: &str, help: &str| Err(Diagnostic::new("conflict", message).help(help));
+    let conflict = |path, message: &str, help: &str| Err((path, Diagnostic::new("conflict", message).help(help)));
     let method = get(v, "method").and_then(Value::as_str).unwrap_or_default();
     if (method == "external") != has("endpoint") {
         return match method {
-            "external" => Err(Diagnostic::new("missing_parameter", "the method `external` needs an `endpoint`")
-                .help("for example endpoint = \"http://127.0.0.1:8000\"")),
-            _ => conflict("`endpoint` is for the method `external` only", "remove it, or set method = \"external\""),
+            "external" => Err((
+                "method",
+                Diagnostic::new("missing_parameter", "the method `external` needs an `endpoint`")
+                    .help("for example endpoint = \"http://127.0.0.1:8000\""),
+            )),
+            _ => conflict(
+                "endpoint",
+                "`endpoint` is for the method `external` only",
+                "remove it, or set method = \"external\"",
+            ),
         };
     }
     if has("dataset") && (has("tokens.input") || has("tokens.input_range")) {
-        return conflict("`dataset` gives the prompts, so `tokens.input` cannot", "remove one of them");
+        return conflict("dataset", "`dataset` gives the prompts, so `tokens.input` cannot", "remove one of them");
     }
     if !has("dataset") {
         for (name, ok) in [
@@ -489,25 +508,33 @@ fn check(cell: &Expanded) -> Result<(), Diagnostic> {
         ] {
             if !ok {
                 let help = "for example tokens = [{ input = 1024, output = 128 }]";
-                return Err(Diagnostic::new("missing_parameter", format!("the cells of this block have no `{name}`"))
-                    .help(help));
+                let message = format!("the cells of this block have no `{name}`");
+                return Err((name, Diagnostic::new("missing_parameter", message).help(help)));
             }
         }
     }
     if has("tokens.input") && has("tokens.input_range") {
-        return conflict("`tokens.input` and `tokens.input_range` both give the input length", "remove one of them");
+        return conflict(
+            "tokens.input_range",
+            "`tokens.input` and `tokens.input_range` both give the input length",
+            "remove one of them",
+        );
     }
     if let (Some(shared), Some(input)) = (number("tokens.shared_prefix"), number("tokens.input"))
         && shared > input
     {
-        return conflict("`tokens.shared_prefix` is part of `tokens.input` and cannot be longer", "shorten the prefix");
+        return conflict(
+            "tokens.shared_prefix",
+            "`tokens.shared_prefix` is part of `tokens.input` and cannot be longer",
+            "shorten the prefix",
+        );
     }
     let gamma = get(v, "arrival").and_then(Value::as_str) == Some("gamma");
     if number("burstiness").is_some_and(|b| b != 1.0) && !gamma {
-        return conflict("`burstiness` shapes gamma arrivals only", "set arrival = \"gamma\"");
+        return conflict("burstiness", "`burstiness` shapes gamma arrivals only", "set arrival = \"gamma\"");
     }
     if cell.search.as_ref().is_some_and(|s| has(&s.path)) {
-        return conflict("a searched parameter is also set by an override", "remove one of them");
+        return conflict("", "a searched parameter is also set by an override", "remove one of them");
     }
     Ok(())
 }

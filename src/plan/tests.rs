@@ -51,7 +51,7 @@ fn try_plan_with(text: &str, flags: Flags) -> Result<Plan, Vec<Diagnostic>> {
         origin: format!("templates/{name}.toml.j2"),
         text: flags.template.unwrap_or(TEMPLATE).into(),
     };
-    let templates = Templates::new(vec![template("hf/vllm"), template("hf/sglang"), template("hf/trtllm")]).unwrap();
+    let templates = Templates::new(vec![template("hf/vllm"), template("hf/sglang"), template("hf/trtllm")]);
     let mut labels = Default::default();
     spec.blocks.iter().for_each(|b| b.product.labels(&mut labels));
     let set: Vec<_> = flags.set.iter().map(|s| parse_set(s, &words).unwrap()).collect();
@@ -302,8 +302,8 @@ fn mistakes_are_found_with_their_line() {
             ("axis_conflict", 9),
         ),
         ("[[matrix]]\nconcurrency = []\n", ("empty_axis", 7)),
-        ("[[matrix]]\ndataset = \"missing\"\n", ("conflict", 6)),
-        ("[[matrix]]\nendpoint = \"http://x\"\n", ("conflict", 6)),
+        ("[[matrix]]\ndataset = \"missing\"\n", ("conflict", 7)),
+        ("[[matrix]]\nendpoint = \"http://x\"\n", ("conflict", 7)),
         ("[[matrix]]\nnodes = 2\n", ("reserved_parameter", 7)),
         ("[[matrix]]\nconcurrency = { from = 1, to = 100000000, step = 0.001 }\n", ("too_many_cells", 7)),
         ("[[matrix]]\nseed = { from = 1, to = 2000000, step = 1 }\n", ("too_many_cells", 7)),

@@ -66,6 +66,12 @@ pub struct SearchAxis {
 }
 
 impl Product {
+    /// Every assignment of the product, those of its axes' points included.
+    pub fn assignments<'a>(&'a self, out: &mut Vec<&'a Assignment>) {
+        out.extend(&self.fixed);
+        self.axes.iter().flat_map(|a| &a.points).for_each(|p| p.product.assignments(out));
+    }
+
     /// Number of points; saturates.
     pub fn count(&self) -> u64 {
         self.axes
@@ -280,11 +286,17 @@ pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -
         if x >= to - (to.abs() * 1e-12) {
             break;
         }
-        out.extend(Value::number(x));
+        out.extend(Value::number(as_written(x)));
         i += 1;
     }
     out.extend(Value::number(to));
     out
+}
+
+/// The number that a person would have written: 0.1 + 2 × 0.1 is 0.3, so that a range and the list of its values are the
+/// same cells. A float carries fifteen decimal digits faithfully.
+fn as_written(x: f64) -> f64 {
+    format!("{x:.14e}").parse().unwrap_or(x)
 }
 
 impl Reader<'_> {
@@ -298,7 +310,15 @@ impl Reader<'_> {
             match (slot, &entry.node.data) {
                 (Some(i), Data::Scalar(v)) if v.as_f64().is_some() => numbers[i] = v.as_f64(),
                 (None, Data::Scalar(Value::Str(s))) if &*entry.key == "until" => until = Some(s.to_string()),
-                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" => within = percent(s),
+                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" && percent(s).is_some() => {
+                    within = percent(s);
+                }
+                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" => {
+                    let message = format!("`within = \"{s}\"` is not a percentage");
+                    let help = "for example within = \"5%\": the width at which the search ends";
+                    self.push(Diagnostic::new("bad_range", message).help(help), &entry.node.span);
+                    good = false;
+                }
                 (None, _) if !RANGE_KEYS.contains(&&*entry.key) => {
                     let message = format!("`{}` is not a key of a range", entry.key);
                     let help =
@@ -410,7 +430,8 @@ mod tests {
         assert_eq!(list(1.0, 64.0, Some(4.0), None), [1.0, 4.0, 16.0, 64.0]);
         assert_eq!(list(1.0, 50.0, Some(4.0), None), [1.0, 4.0, 16.0, 50.0]);
         assert_eq!(list(4.0, 4.0, Some(2.0), None), [4.0]);
-        assert_eq!(list(0.0, 1.0, None, Some(0.1)).len(), 11);
+        assert_eq!(list(0.0, 0.8, None, Some(0.1)), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]);
+        assert_eq!(list(0.001, 1.0, Some(10.0), None), [0.001, 0.01, 0.1, 1.0]);
     }
 
     #[test]
