@@ -236,3 +236,21 @@ fn anchor(heading: &str) -> String {
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
+
+/// Set `UPDATE_DOCS=1` to write the table instead.
+#[test]
+fn the_table_of_columns_is_current() {
+    let mut want = String::from("| column | unit | meaning |\n|---|---|---|\n");
+    for c in llmatrix::store::row::columns() {
+        want.push_str(&format!("| `{}` | {} | {} |\n", c.name, c.unit, c.doc.replace('|', "\\|")));
+    }
+    let page = text("docs/artifacts.md");
+    let stands = between(&page, "columns");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let at = stands.as_ptr().addr() - page.as_ptr().addr();
+        let written = format!("{}\n{want}{}", &page[..at], &page[at + stands.len()..]);
+        fs::write(root().join("docs/artifacts.md"), written).expect("the page is written");
+        return;
+    }
+    assert!(stands.trim() == want.trim(), "docs/artifacts.md is stale: UPDATE_DOCS=1 cargo test --test docs");
+}

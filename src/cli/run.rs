@@ -185,8 +185,8 @@ fn warnings(plan: &Plan) -> Vec<String> {
     let mut out = plan.warnings.clone();
     if !plan.searches.is_empty() {
         out.push(format!(
-            "{} planned; this version does not run searches yet",
-            super::plan::plural(plan.searches.len(), "search axis")
+            "{} to search for: this version runs no searches yet",
+            super::plan::plural(plan.searches.len(), "value")
         ));
     }
     let p = &plan.policy;
