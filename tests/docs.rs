@@ -168,7 +168,7 @@ fn every_flag_is_on_the_page() {
         // What follows belongs to the simulator and has a page of its own.
         let help = help.split("\nSimulator options").next().expect("text");
         let own = help.split("\nEverywhere:").next().expect("text");
-        let flags = own.lines().filter_map(|l| l.trim_start().split_whitespace().find(|w| w.starts_with("--")));
+        let flags = own.lines().filter_map(|l| l.split_whitespace().find(|w| w.starts_with("--")));
         for flag in flags.map(|f| f.trim_end_matches(',')).filter(|f| *f != "--help") {
             let shared = page.contains(&format!("`{flag}")) || page.contains(&format!("{flag} "));
             assert!(shared, "docs/cli.md does not mention {flag} of `{command}`");
