@@ -1,6 +1,30 @@
-//! Quantities with their units: durations and byte sizes as people write them.
+//! Quantities with their units, durations and byte sizes as people write them, and words that every layer shares.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a search looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// The largest load that meets the SLOs.
+    Slo,
+    /// The load beyond which more of it buys latency rather than throughput.
+    Knee,
+}
+
+impl Objective {
+    pub const ALL: [Objective; 2] = [Objective::Slo, Objective::Knee];
+
+    /// The word in experiments and results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Objective::Slo => "slo",
+            Objective::Knee => "knee",
+        }
+    }
+}
 
 /// Why a text is not a duration or a size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

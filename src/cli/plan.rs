@@ -15,7 +15,7 @@ use super::prepare::{self, Prepared};
 use crate::plan::status::{Changes, changes};
 use crate::plan::{Cell, Plan, Reason, Search, Status, Unit, Unsupported};
 use crate::store::Store;
-use crate::units::format_duration;
+use crate::units::{Objective, format_duration};
 use crate::value::Value;
 
 /// Rows of a list that are shown before the rest is counted.
@@ -179,9 +179,10 @@ fn search_json(s: &Search) -> serde_json::Value {
         "parameter": s.parameter,
         "from": s.from,
         "to": s.to,
-        "until": s.until,
+        "until": s.until.as_str(),
         "within": s.within,
         "max_probes": s.max_probes,
+        "cached_probes": cached_probes(s),
         "cell": CellJson(&s.cell),
         "labels": PairsJson(&s.labels),
     })
@@ -378,14 +379,22 @@ fn searches(plan: &Plan) -> String {
         let d = &plan.deployments[s.deployment];
         let (from, to) = (Value::number(s.from), Value::number(s.to));
         let (from, to) = (from.unwrap_or(Value::Int(0)), to.unwrap_or(Value::Int(0)));
-        let _ = writeln!(
-            out,
-            "\nsearch on {}: largest `{}` in {from}–{to} that meets the objectives, ≤ {} probes",
-            d.container, s.parameter, s.max_probes
-        );
+        let wanted = match s.until {
+            Objective::Slo => format!("largest `{}` in {from}–{to} that meets the SLOs", s.parameter),
+            Objective::Knee => format!("knee of the load curve over `{}` in {from}–{to}", s.parameter),
+        };
+        let cached = match cached_probes(s) {
+            0 => String::new(),
+            n => format!(", {n} of its values are measured already"),
+        };
+        let _ = writeln!(out, "\nsearch on {}: {wanted}, ≤ {} probes{cached}", d.container, s.max_probes);
     }
     more(&mut out, plan.searches.len(), "searches");
     out
+}
+
+fn cached_probes(s: &Search) -> usize {
+    s.probes.iter().filter(|p| p.unit.status == Status::Cached).count()
 }
 
 fn unsupported(plan: &Plan) -> String {
@@ -401,6 +410,9 @@ fn unsupported(plan: &Plan) -> String {
 
 fn estimate(plan: &Plan) -> String {
     let e = plan.estimate();
+    if e.samples == 0 && !plan.searches.is_empty() {
+        return String::new();
+    }
     if e.samples == 0 {
         let why = if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" };
         return format!("\nnothing to measure: {why}\n");

@@ -66,7 +66,7 @@ impl LoadClient {
             request_timeout: job.request_timeout,
             drain_timeout: DRAIN,
             workers: self.workers,
-            calibration: None,
+            ..LoadOptions::default()
         };
         let mut data = load::run_sample(&target, job.workload, &options, job.progress, job.cancel)
             .await

@@ -13,6 +13,7 @@ use super::dispatch::Dispatcher;
 use super::exit::{self, Circumstances, Verdict};
 use super::group::{GroupContext, INTERRUPTED, run_group};
 use super::loader::Loader;
+use super::search::SearchWork;
 use super::work::{GroupWork, UnitWork, cached, cell_record, expected, label_record, name};
 use crate::clock::{Clock, rfc3339};
 use crate::deploy::Deployer;
@@ -22,8 +23,8 @@ use crate::event::{Counts, Entry, Event, Outcome};
 use crate::host::git::Repository;
 use crate::host::{self, HostInfo, hardware};
 use crate::plan::catalog::{Catalog, UnitState};
-use crate::plan::{Deployment, Plan, Status, Unit};
-use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA};
+use crate::plan::{Deployment, Plan, Search, Status, Unit};
+use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA, UnitFacts};
 use crate::store::run_dir::RunFiles;
 use crate::store::{Store, StoreError, Stored};
 
@@ -104,10 +105,14 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
         halt,
         live: request.live,
     };
-    let mut dispatcher = Dispatcher::new(store.clone(), clock, reporter, dir, record).map_err(ExecError::Journal)?;
+    let candidates = prepared.candidates(&request.plan);
+    let mut dispatcher =
+        Dispatcher::new(store.clone(), clock, reporter, dir, record, candidates).map_err(ExecError::Journal)?;
     begin(&mut dispatcher, &prepared, &request.plan, recovered).map_err(ExecError::Journal)?;
     let groups = prepared.into_groups(&request.plan, &dispatcher.record);
-    let used = groups.iter().flat_map(|g| g.units.clone()).collect::<Vec<_>>();
+    let probes =
+        |g: &GroupWork| g.searches.iter().flat_map(|s| s.probes.iter().map(|p| p.unit.clone())).collect::<Vec<_>>();
+    let used = groups.iter().flat_map(|g| g.units.iter().cloned().chain(probes(g))).collect::<Vec<_>>();
     dispatch(&mut dispatcher, &context, groups, request.plan.policy.parallel.max(1)).await?;
     end(dispatcher, &context, &used, request.judge)
 }
@@ -121,6 +126,8 @@ enum Part {
 
 struct Prepared {
     parts: Vec<Part>,
+    /// By search of the plan; the error says why it cannot be run here.
+    searches: Vec<Result<SearchWork, String>>,
     samples: u64,
     starts: u64,
     provenance: Provenance,
@@ -151,14 +158,29 @@ impl Prepared {
             Part::Work(Box::new(UnitWork::new(plan, unit, now, &request.base)))
         };
         let parts: Vec<Part> = plan.units.iter().zip(states).map(|(unit, state)| part(unit, state)).collect();
+        let prepare = |search: &Search| {
+            let first = search.probes.first().map(|p| &p.unit).ok_or("it has no value to ask for")?;
+            match unsupported(&plan.deployments[search.deployment], first, &here) {
+                Some(reason) => Err(reason),
+                None => Ok(SearchWork::new(plan, search, now, &request.base)),
+            }
+        };
+        let searches: Vec<Result<SearchWork, String>> = plan.searches.iter().map(prepare).collect();
+        for (search, _) in plan.searches.iter().zip(&searches).filter(|(_, work)| work.is_ok()) {
+            let start = &mut starts[search.deployment];
+            *start = (*start).max(1);
+        }
         let starts = starts.into_iter().sum();
-        Prepared { parts, samples, starts, provenance: provenance(&request.host, request.repository.as_ref()) }
+        let provenance = provenance(&request.host, request.repository.as_ref());
+        Prepared { parts, searches, samples, starts, provenance }
     }
 
     /// Directories of stacks that may be measured.
     fn stacks(&self, plan: &Plan) -> Vec<String> {
         let work = plan.units.iter().zip(&self.parts).filter(|(_, part)| matches!(part, Part::Work(_)));
-        let directories: BTreeSet<&String> = work.map(|(u, _)| &plan.deployments[u.deployment].directory).collect();
+        let searches = plan.searches.iter().zip(&self.searches).filter(|(_, work)| work.is_ok());
+        let deployments = work.map(|(u, _)| u.deployment).chain(searches.map(|(s, _)| s.deployment));
+        let directories: BTreeSet<&String> = deployments.map(|d| &plan.deployments[d].directory).collect();
         directories.into_iter().cloned().collect()
     }
 
@@ -182,6 +204,7 @@ impl Prepared {
             died: false,
             hardware: plan.hardware.clone(),
             units: plan.units.iter().zip(&self.parts).map(|(u, part)| run_unit(plan, u, part)).collect(),
+            searches: Vec::new(),
             unsupported: plan
                 .unsupported
                 .iter()
@@ -201,6 +224,17 @@ impl Prepared {
         }
     }
 
+    /// Units that the searches may ask for, beside those of the plan.
+    fn candidates(&self, plan: &Plan) -> Vec<RunUnit> {
+        let planned: BTreeSet<UnitId> = plan.units.iter().map(|u| u.id).collect();
+        let probes = plan.searches.iter().flat_map(|s| &s.probes).map(|p| &p.unit);
+        let unit = |unit: &Unit| {
+            let facts = super::work::facts(plan, unit, &plan.workload(unit));
+            RunUnit { probe: true, ..run_unit_of(plan, unit, Vec::new(), facts) }
+        };
+        probes.filter(|u| !planned.contains(&u.id)).map(unit).collect()
+    }
+
     /// One worklist per deployment that has work, in the order of the plan.
     fn into_groups(self, plan: &Plan, record: &RunRecord) -> VecDeque<GroupWork> {
         let mut units: Vec<Vec<UnitWork>> = plan.deployments.iter().map(|_| Vec::new()).collect();
@@ -209,12 +243,22 @@ impl Prepared {
                 units[unit.deployment].push(*work);
             }
         }
-        let groups = plan.deployments.iter().zip(units).filter(|(_, units)| !units.is_empty());
-        let group = |(deployment, units): (&Deployment, Vec<UnitWork>)| GroupWork {
+        let mut searches: Vec<Vec<SearchWork>> = plan.deployments.iter().map(|_| Vec::new()).collect();
+        for (search, work) in plan.searches.iter().zip(self.searches) {
+            searches[search.deployment].extend(work);
+        }
+        let work = units.into_iter().zip(searches);
+        let groups = plan
+            .deployments
+            .iter()
+            .zip(work)
+            .filter(|(_, (units, searches))| !(units.is_empty() && searches.is_empty()));
+        let group = |(deployment, (units, searches)): (&Deployment, (Vec<UnitWork>, Vec<SearchWork>))| GroupWork {
             run: record.run.clone(),
             simulated: plan.simulated,
             deployment: deployment.clone(),
             units,
+            searches,
             provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
             usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
         };
@@ -223,12 +267,16 @@ impl Prepared {
 }
 
 fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {
-    let deployment = &plan.deployments[unit.deployment];
     let (samples, facts) = match part {
         Part::Cached(samples) => (samples.clone(), super::work::facts(plan, unit, &plan.workload(unit))),
         Part::Work(work) => (Vec::new(), work.record.facts.clone()),
         Part::Unsupported(_) => (Vec::new(), super::work::facts(plan, unit, &plan.workload(unit))),
     };
+    run_unit_of(plan, unit, samples, facts)
+}
+
+fn run_unit_of(plan: &Plan, unit: &Unit, samples: Vec<u32>, facts: UnitFacts) -> RunUnit {
+    let deployment = &plan.deployments[unit.deployment];
     RunUnit {
         unit_id: unit.id,
         deploy_id: deployment.id,
@@ -241,6 +289,7 @@ fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {
         status: unit.status,
         samples,
         invalid_samples: Vec::new(),
+        probe: false,
         outcome: None,
     }
 }
@@ -304,6 +353,12 @@ fn begin(
             Part::Work(_) => continue,
         };
         dispatcher.take(Event::UnitFinished { unit_id: unit.id, outcome })?;
+    }
+    for (search, work) in plan.searches.iter().zip(&prepared.searches) {
+        if let Err(reason) = work {
+            let result = super::search::not_run(plan, search, reason.clone());
+            dispatcher.take(Event::SearchFinished { result })?;
+        }
     }
     Ok(())
 }
@@ -423,8 +478,12 @@ fn end(
     let interrupted = context.cancel.is_interrupted();
     let only_elsewhere = counts.unsupported > 0 && counts.total() == counts.unsupported && worked.is_empty();
     let elsewhere = only_elsewhere && record.unsupported.is_empty();
-    let circumstances = Circumstances { interrupted, no_environment: dispatcher.no_environment() || elsewhere };
-    let exit_code = exit::code(&counts, circumstances, &verdict);
+    let circumstances = Circumstances {
+        interrupted,
+        no_environment: dispatcher.no_environment() || elsewhere,
+        unfinished: dispatcher.record.searches.iter().any(|s| s.unfinished.is_some()),
+    };
+    let exit_code = exit::code(&dispatcher.without_failed_probes(counts), circumstances, &verdict);
     dispatcher.record.exit_code = Some(exit_code);
     dispatcher.take(Event::RunFinished { counts, exit_code }).map_err(ExecError::Journal)?;
     let Dispatcher { dir, record, .. } = dispatcher;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::search::SearchWork;
 use crate::clock;
 use crate::event::FailureClass;
 use crate::plan::catalog::{LastFailure, UnitState};
-use crate::plan::{Cell, Deployment, Plan, Unit};
+use crate::plan::{Cell, Deployment, Plan, Search, Unit};
 use crate::spec::policy::{RunPolicy, Slo};
 use crate::store::record::{CellRecord, Provenance, SCHEMA, SampleRecord, UnitFacts, UnitRecord, UnitResult};
 use crate::workload::Workload;
@@ -22,6 +23,8 @@ pub struct GroupWork {
     pub simulated: bool,
     pub deployment: Deployment,
     pub units: Vec<UnitWork>,
+    /// Run on the last engine start, after the units.
+    pub searches: Vec<SearchWork>,
     /// What is known before the engine runs.
     pub provenance: Provenance,
     /// US dollars per hour of the deployment.
@@ -175,21 +178,38 @@ pub fn facts(plan: &Plan, unit: &Unit, workload: &Workload) -> UnitFacts {
 /// The container's name, each labelled axis, and each axis of the unit's block beside the stack itself, the usual ones
 /// in the field's short form: `llama-hf-vllm precision=fp8 ISL 1024 OSL 128 conc 8`.
 pub fn name(plan: &Plan, unit: &Unit) -> String {
-    let mut name = plan.deployments[unit.deployment].container.clone();
-    for (axis, label) in &unit.labels {
+    cell_name(plan, (unit.deployment, unit.block), &unit.cell, &unit.labels)
+}
+
+/// As [`name`], with the range that is searched in place of a value.
+pub fn search_name(plan: &Plan, search: &Search) -> String {
+    let block = search.probes.first().map_or(0, |p| p.unit.block);
+    let name = cell_name(plan, (search.deployment, block), &search.cell, &search.labels);
+    let short = SHORT.iter().find(|(axis, _)| *axis == search.parameter).map_or(&*search.parameter, |(_, short)| short);
+    format!("{name} {short} {}…{} until {}", search.from, search.to, search.until.as_str())
+}
+
+fn cell_name(
+    plan: &Plan,
+    (deployment, block): (usize, u32),
+    cell: &Cell,
+    labels: &[(std::sync::Arc<str>, std::sync::Arc<str>)],
+) -> String {
+    let mut name = plan.deployments[deployment].container.clone();
+    for (axis, label) in labels {
         name.push_str(&format!(" {axis}={label}"));
     }
-    let axes = plan.axes.get(unit.block as usize).map(Vec::as_slice).unwrap_or_default();
+    let axes = plan.axes.get(block as usize).map(Vec::as_slice).unwrap_or_default();
     for (axis, short) in SHORT {
         if axes.iter().any(|a| &**a == axis)
-            && let Some(value) = unit.cell.get(axis)
+            && let Some(value) = cell.get(axis)
         {
             name.push_str(&format!(" {short} {value}"));
         }
     }
     let said = |axis: &str| SHORT.iter().any(|(a, _)| *a == axis) || matches!(axis, "model" | "method" | "engine");
     for axis in axes.iter().filter(|a| !said(a)) {
-        if let Some(value) = unit.cell.get(axis) {
+        if let Some(value) = cell.get(axis) {
             name.push_str(&format!(" {axis}={value}"));
         }
     }

@@ -49,9 +49,26 @@ impl Plan {
                 fresh.push(i);
             }
         }
+        self.compare_probes(catalog, now);
         if !fresh.is_empty() {
             let stored = catalog.documents();
             self.relate(&fresh, &stored);
+        }
+    }
+
+    /// Gives every unit that a search may ask for its status, without the reasons.
+    fn compare_probes(&mut self, catalog: &dyn Catalog, now: Timestamp) {
+        let probes = self.searches.iter().flat_map(|s| s.probes.iter().map(|p| (s.deployment, p.unit.id)));
+        let wanted: Vec<(&str, crate::digest::UnitId)> =
+            probes.map(|(deployment, id)| (self.deployments[deployment].directory.as_str(), id)).collect();
+        let mut states = catalog.states(&wanted).into_iter();
+        let policy = &self.policy;
+        for probe in self.searches.iter_mut().flat_map(|s| &mut s.probes) {
+            let state = states.next().flatten();
+            let unit = &mut probe.unit;
+            (unit.status, unit.note) = status(state.as_ref(), unit.policy.as_deref().unwrap_or(policy), now);
+            unit.valid_samples = state.as_ref().map_or(0, |s| s.valid_samples.len() as u32);
+            unit.history_seconds = state.and_then(|s| s.mean_sample_seconds);
         }
     }
 

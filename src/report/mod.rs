@@ -13,6 +13,7 @@ pub mod junit;
 pub mod markdown;
 mod plot;
 pub mod rows;
+mod searches;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
@@ -49,6 +50,8 @@ pub struct ReportUnit {
     pub samples: Vec<SampleRecord>,
     /// Oldest first.
     pub attempts: Vec<AttemptRecord>,
+    /// Only a search asked for it.
+    pub probe: bool,
     /// How it ended in the run; `None` outside of one, and where the run died first.
     pub outcome: Option<Outcome>,
 }
@@ -89,6 +92,7 @@ impl Report {
                 facts: unit.facts.clone(),
                 samples,
                 attempts,
+                probe: unit.probe,
                 outcome: unit.outcome.clone(),
             }
         });

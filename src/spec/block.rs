@@ -8,8 +8,10 @@ use super::expr::Term;
 use super::params::{Kind, Lookup, lookup};
 use super::predicate::Predicate;
 use super::read::Reader;
+use super::search::{SearchAxis, grid};
 use super::tree::{Data, Entry, Node};
 use crate::diag::Diagnostic;
+use crate::units::Objective;
 use crate::value::Value;
 
 /// One parameter gets one value.
@@ -54,17 +56,6 @@ pub struct Point {
     pub product: Product,
 }
 
-/// `{ from, to, until, within }`: the largest value that meets the objective.
-#[derive(Clone, Debug)]
-pub struct SearchAxis {
-    pub path: Arc<str>,
-    pub span: Range<usize>,
-    pub from: f64,
-    pub to: f64,
-    pub until: String,
-    pub within: f64,
-}
-
 impl Product {
     /// Every assignment of the product, those of its axes' points included.
     pub fn assignments<'a>(&'a self, out: &mut Vec<&'a Assignment>) {
@@ -72,12 +63,10 @@ impl Product {
         self.axes.iter().flat_map(|a| &a.points).for_each(|p| p.product.assignments(out));
     }
 
-    /// Number of points; saturates.
+    /// Number of points, each value that a search may ask for among them; saturates.
     pub fn count(&self) -> u64 {
-        self.axes
-            .iter()
-            .map(|a| a.points.iter().fold(0u64, |n, p| n.saturating_add(p.product.count())))
-            .fold(1, u64::saturating_mul)
+        let axes = self.axes.iter().map(|a| a.points.iter().fold(0u64, |n, p| n.saturating_add(p.product.count())));
+        axes.chain(self.searches.iter().map(|s| s.grid.len() as u64)).fold(1, u64::saturating_mul)
     }
 
     /// Every path that some point sets.
@@ -359,21 +348,8 @@ impl Reader<'_> {
         }
         let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
         if let Some(until) = until {
-            self.search(
-                path,
-                key_span,
-                node,
-                SearchAxis {
-                    path: path.into(),
-                    span: key_span.clone(),
-                    from,
-                    to,
-                    until,
-                    within: within.unwrap_or(0.05),
-                },
-                out,
-            );
-            return;
+            let within = within.unwrap_or(0.05);
+            return self.search(path, key_span, node, Wanted { from, to, until, within }, out);
         }
         let count = match (times, step) {
             (Some(times), _) => (to / from).ln() / times.ln(),
@@ -400,17 +376,39 @@ impl Reader<'_> {
         out.axes.push(Axis { name: path.into(), span: key_span.clone(), points });
     }
 
-    fn search(&mut self, path: &str, key_span: &Range<usize>, node: &Node, axis: SearchAxis, out: &mut Product) {
+    fn search(&mut self, path: &str, key_span: &Range<usize>, node: &Node, wanted: Wanted, out: &mut Product) {
+        let Wanted { from, to, until, within } = wanted;
         if !matches!(path, "rate" | "concurrency") {
             let message = format!("`{path}` cannot be searched; `rate` and `concurrency` can");
-            self.push(Diagnostic::new("bad_range", message), key_span);
-        } else if axis.until != "slo" {
-            let message = format!("`until = \"{}\"` is not an objective", axis.until);
-            self.push(Diagnostic::new("unknown_value", message).help("write `until = \"slo\"`"), &node.span);
-        } else {
-            out.searches.push(axis);
+            return self.push(Diagnostic::new("bad_range", message), key_span);
         }
+        let Some(until) = Objective::ALL.into_iter().find(|o| o.as_str() == until) else {
+            let message = format!("`until = \"{until}\"` is not an objective");
+            let help = "`until = \"slo\"` finds the largest load within the SLOs, `until = \"knee\"` the knee of the load curve";
+            return self.push(Diagnostic::new("unknown_value", message).help(help), &node.span);
+        };
+        // Both ends must be values of the parameter; whatever lies between them then is one too.
+        for end in [from, to] {
+            let data = Data::Scalar(Value::number(end).unwrap_or(Value::Int(0)));
+            if self.literal(path, key_span, &Node { span: node.span.clone(), data }).is_empty() {
+                return;
+            }
+        }
+        let Some(grid) = grid(from, to, within, path == "concurrency") else {
+            let message = format!("`{path}`: the search has too many values between {from} and {to}");
+            return self.push(Diagnostic::new("bad_range", message).help("make `within` larger"), &node.span);
+        };
+        let (path, span) = (path.into(), key_span.clone());
+        out.searches.push(SearchAxis { path, span, from, to, until, within, grid });
     }
+}
+
+/// A search as written.
+struct Wanted {
+    from: f64,
+    to: f64,
+    until: String,
+    within: f64,
 }
 
 /// `5%` as 0.05.

@@ -51,7 +51,7 @@ pub fn json_schema() -> Json {
             "duration": { "type": "string", "pattern": "^\\s*([0-9.]+\\s*(us|µs|ms|s|m|min|h|d)\\s*)+$" },
             "range": { "type": "object", "required": ["from", "to"], "additionalProperties": false, "properties": {
                 "from": { "type": "number" }, "to": { "type": "number" }, "times": { "type": "number", "exclusiveMinimum": 1 },
-                "step": { "type": "number", "exclusiveMinimum": 0 }, "until": { "enum": ["slo"] }, "within": { "type": "string", "pattern": "%$" },
+                "step": { "type": "number", "exclusiveMinimum": 0 }, "until": { "enum": ["slo", "knee"] }, "within": { "type": "string", "pattern": "%$" },
             }},
             "expression": { "type": "string", "pattern": "\\{\\{" },
             "predicate": { "type": "object", "minProperties": 1 },
