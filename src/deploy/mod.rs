@@ -2,8 +2,10 @@
 //! on the way is told through [`Progress`], what goes wrong is a [`Failure`]. Each kind of stack is one file: simulated
 //! and external here; [`Deployers`] picks.
 
-pub mod cause;
+pub mod diagnosis;
+pub mod docker;
 mod external;
+mod log;
 mod ready;
 pub mod secret;
 mod sim;
@@ -195,6 +197,7 @@ pub(crate) mod tests {
             engine: "vllm".into(),
             hardware: "cpu".into(),
             gpus: 1,
+            assets: Vec::new(),
             endpoint: None,
             headers: Vec::new(),
             tls: TlsOptions::default(),
