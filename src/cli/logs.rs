@@ -1,6 +1,5 @@
 //! `logs`: what a container of ours printed, without its secrets.
 
-
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::StreamExt;

@@ -92,14 +92,16 @@ pub async fn local(docker: &Docker, reference: &str) -> Result<Option<Image>, Hu
     }
 }
 
-/// What a reference means: the image that is here, else what its registry says. `remote` allows the question.
+/// What a reference means now: what its registry says, else the image that is here. An image that came from no registry is
+/// its own meaning. `remote` allows the question.
 pub async fn resolve(
     docker: &Docker,
     reference: &str,
     logins: &RegistryLogins,
     remote: bool,
 ) -> Result<String, HubError> {
-    if let Some(image) = local(docker, reference).await? {
+    let here = local(docker, reference).await?;
+    if let Some(image) = here.as_ref().filter(|i| !remote || i.repo_digests.is_empty()) {
         return Ok(image.digest(reference));
     }
     let unresolved = |reason: String| HubError::Resolve { image: reference.to_string(), reason };
@@ -107,8 +109,13 @@ pub async fn resolve(
         return Err(unresolved("it is not on this host, and the network is not to be used".into()));
     }
     let credentials = logins.of(registry(reference)).await;
-    let found = docker.inspect_registry_image(reference, credentials).await.map_err(|e| unresolved(reason(&e)))?;
-    found.descriptor.digest.ok_or_else(|| unresolved("its registry names no digest".into()))
+    let found = docker.inspect_registry_image(reference, credentials).await;
+    match (found.map(|f| f.descriptor.digest), here) {
+        (Ok(Some(digest)), _) => Ok(digest),
+        (_, Some(image)) => Ok(image.digest(reference)),
+        (Ok(None), None) => Err(unresolved("its registry names no digest".into())),
+        (Err(e), None) => Err(unresolved(reason(&e))),
+    }
 }
 
 /// Pulls an image; `heard` is told of every step.

@@ -44,11 +44,11 @@ pub(super) async fn run(
         Failure::deterministic(Stage::Create, format!("{} renders to no container", deployment.container))
     })?;
     let launch = Launch { shared, deployment, spec, progress };
+    launch.readable()?;
+    let pool = launch.pool()?;
     let daemon = shared.daemon(deployment).await?;
     launch.sweep(daemon).await;
     shared.janitor.settle().await;
-    launch.readable()?;
-    let pool = launch.pool()?;
     let environment = place::environment(deployment, spec, &shared.options.variables)?;
     let (reference, image) = launch.image(daemon).await?;
     let lease = launch.lease(daemon, pool.as_ref()).await?;

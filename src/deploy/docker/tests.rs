@@ -105,3 +105,11 @@ async fn a_host_without_an_engine_lacks_what_every_container_needs() {
         assert!(failure.cause.contains(part), "{}", failure.cause);
     }
 }
+
+#[tokio::test]
+async fn gpus_that_are_not_there_are_told_before_anything_is_asked() {
+    let failure = deployer("unix:///nowhere.sock").start(&planned("hf", "vllm"), &|_| {}).await.err().unwrap();
+    assert!(failure.environment);
+    let cause = "cannot start meta-llama--Llama-3.1-8B-Instruct-hf-vllm: it needs 2 GPUs, and this host has no GPU";
+    assert_eq!(failure.cause, cause);
+}
