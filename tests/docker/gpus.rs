@@ -2,13 +2,14 @@
 //! containers see which GPUs they were given.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use llmatrix::deploy::docker::{DockerDeployer, DockerOptions};
-use llmatrix::deploy::{Deployer, Engine, Progress};
+use llmatrix::deploy::{Deployer, Progress};
 use llmatrix::digest::Digest;
 use llmatrix::host::Gpu;
 use llmatrix::plan::Deployment;
@@ -24,7 +25,7 @@ use super::workspace::Workspace;
 struct OwnEngine {
     process: Child,
     dir: tempfile::TempDir,
-    bridge: Bridge,
+    _bridge: Bridge,
 }
 
 /// A network bridge of the host, for containers that are to have an address.
@@ -60,18 +61,20 @@ impl OwnEngine {
         let hook = bin.join("nvidia-container-runtime-hook");
         fs::write(&hook, "#!/bin/sh\nexit 0\n").unwrap();
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        // Whatever the host's own daemon is configured to.
+        fs::write(dir.path().join("daemon.json"), "{}").unwrap();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let at = |name: &str| dir.path().join(name).display().to_string();
         let process = Command::new("dockerd")
             .env("PATH", path)
-            .args(["--host", &format!("unix://{}", at("docker.sock"))])
+            .args(["--config-file", &at("daemon.json"), "--host", &format!("unix://{}", at("docker.sock"))])
             .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
             .args(["--bridge", &bridge.0, "--iptables=false", "--storage-driver=vfs"])
             .stdout(Stdio::null())
             .stderr(fs::File::create(at("log")).unwrap())
             .spawn()
             .ok()?;
-        let mut engine = OwnEngine { process, dir, bridge };
+        let mut engine = OwnEngine { process, dir, _bridge: bridge };
         for _ in 0..300 {
             let host = engine.host();
             let answers = Command::new("docker").args(["-H", &host, "version"]).output();
@@ -167,7 +170,9 @@ fn options(dir: &Path) -> DockerOptions {
 fn gpus_are_given_by_uuid_and_to_one_deployment_at_a_time() {
     let Some(w) = Workspace::new("gpus") else { return };
     let Some(engine) = OwnEngine::start() else {
-        eprintln!("\n!!! the GPU test DID NOT RUN: it needs root, `dockerd` and `ip` !!!\n");
+        // Around the test harness, which would swallow it.
+        let mut err = std::io::stderr().lock();
+        writeln!(err, "\n!!! the GPU test DID NOT RUN: it needs root, `dockerd` and `ip` !!!\n").unwrap();
         return;
     };
     image::import(&["-H", &engine.host()], "llmatrix-sim:gpu");
