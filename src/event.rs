@@ -1,8 +1,10 @@
 //! What happens in a run. One type feeds the terminal, the JSON lines, the journal and every later reader; [`fold`] turns
-//! events into the state of the run, and [`live`] is what a display may read between two events.
+//! events into the state of the run, [`live`] is what a display may read between two events, and [`search`] is what a
+//! search came to.
 
 pub mod fold;
 pub mod live;
+pub mod search;
 
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +118,29 @@ pub enum Event {
     UnitFinished {
         unit_id: UnitId,
         outcome: Outcome,
+    },
+    SearchStarted {
+        /// What people call it: the container, the parameters that vary, and what is searched.
+        search: String,
+        deploy_id: DeployId,
+        parameter: String,
+        from: f64,
+        to: f64,
+        /// Probes that it needs at most.
+        max_probes: u32,
+    },
+    /// A search asks for this unit.
+    ProbeChosen {
+        search: String,
+        unit_id: UnitId,
+        value: f64,
+        /// The unit was none of the plan's so far and is one from now on.
+        joins: bool,
+    },
+    /// Every search of the plan has exactly one of these.
+    SearchFinished {
+        #[serde(flatten)]
+        result: search::SearchResult,
     },
     Notice {
         message: String,

@@ -1,6 +1,30 @@
-//! Quantities with their units: durations and byte sizes as people write them.
+//! Quantities with their units, durations and byte sizes as people write them, and words that every layer shares.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a search looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// The largest load that meets the SLOs.
+    Slo,
+    /// The load beyond which more of it buys latency rather than throughput.
+    Knee,
+}
+
+impl Objective {
+    pub const ALL: [Objective; 2] = [Objective::Slo, Objective::Knee];
+
+    /// The word in experiments and results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Objective::Slo => "slo",
+            Objective::Knee => "knee",
+        }
+    }
+}
 
 /// Why a text is not a duration or a size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -12,6 +36,13 @@ pub enum QuantityError {
 }
 
 /// Reads `500ms`, `1.5s`, `20m`, `1h30m`, `2d`.
+///
+/// ```
+/// use llmatrix::units::{format_duration, parse_duration};
+/// let d = parse_duration("90m").unwrap();
+/// assert_eq!(format_duration(d), "1h30m");
+/// assert!(parse_duration("90").is_err());
+/// ```
 pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     let bad = || QuantityError::Duration(text.chars().take(40).collect());
     let mut rest = text.trim();

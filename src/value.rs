@@ -28,6 +28,12 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl Value {
     /// A number from a float; `None` when it is NaN or infinite.
+    ///
+    /// ```
+    /// use llmatrix::value::Value;
+    /// assert_eq!(Value::number(1.0), Some(Value::Int(1)));
+    /// assert_eq!(Value::number(f64::NAN), None);
+    /// ```
     pub fn number(f: f64) -> Option<Value> {
         if !f.is_finite() {
             None

@@ -97,6 +97,9 @@ pub enum Command {
     /// Print the machine settings and where each comes from
     #[command(after_help = "Examples:\n  llmatrix config\n  LLMATRIX_ARTIFACTS=/data/results llmatrix config --json")]
     Config(ConfigArgs),
+    /// Print what this host is, as results record it
+    #[command(after_help = "Examples:\n  llmatrix env\n  llmatrix env --json")]
+    Env,
     /// Write a commented experiment to start from
     #[command(after_help = "Examples:\n  llmatrix init\n  llmatrix init sweeps/first.toml")]
     Init(InitArgs),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Global, MeasureArgs, RunFlags, SelectionArgs};
 use super::failure::Failure;
 use super::output::{self, Output};
-use super::{load_flags, prepare};
+use super::{load_flags, prepare, results};
 use crate::clock::{Clock, Stopwatch, SystemClock, rfc3339};
 use crate::deploy::{Endpoint, ExternalDeployer};
 use crate::exec::client::{self, LoadClient};
@@ -44,6 +44,8 @@ pub fn command(args: &MeasureArgs, global: &Global, output: &Output) -> Result<u
 
 async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let slo = slo(&args.slo)?;
+    // A place that cannot be written to is told before anything is measured, not after.
+    let mut requests_csv = args.requests_csv.as_deref().map(results::create).transpose()?;
     let layered = prepare::settings(Path::new("."), global)?;
     let (plan, deployment) = planned(args, &layered.settings)?;
     let mut endpoint = ExternalDeployer::new(Arc::new(|name: &str| std::env::var(name).ok()))
@@ -82,8 +84,9 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
     let client = LoadClient { workers: Some(layered.settings.load_threads).filter(|n| *n > 0) };
     let measured = watched(client.measure(job), &progress, cancel, output).await;
     let measurement = measured.map_err(|e| Failure::Environment(e.cause))?;
-    if let (Some(to), Some(dir)) = (&args.requests_csv, &scratch) {
-        std::fs::copy(dir.path().join("requests.csv"), to).map_err(|e| Failure::io("write", to, &e))?;
+    if let (Some(to), Some(path), Some(dir)) = (&mut requests_csv, &args.requests_csv, &scratch) {
+        let copied = std::fs::File::open(dir.path().join("requests.csv")).and_then(|mut f| std::io::copy(&mut f, to));
+        copied.map_err(|e| Failure::io("write", path, &e))?;
     }
     let mut facts = facts(&plan, unit, &workload);
     facts.model.clone_from(&endpoint.model);
@@ -264,7 +267,7 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
 /// The measurement for a person.
 fn table(sample: &SampleRecord, endpoint: &Endpoint) -> String {
     let s = &sample.summary;
-    let mut head = output::table(&["", ""]);
+    let mut head = output::pairs();
     let number = |v: Option<f64>, unit: &str| v.map_or_else(|| "–".into(), |v| format!("{v:.2} {unit}"));
     head.add_row(["server".to_string(), format!("{} ({})", endpoint.shown(), endpoint.model)]);
     head.add_row([

@@ -5,6 +5,7 @@ mod clean;
 mod config;
 mod containers;
 mod contents;
+mod env;
 mod explain;
 mod failure;
 mod git;
@@ -78,6 +79,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Explain(args) => explain::command(&args, &global, output),
         Command::Schema(args) => schema::command(&args, output),
         Command::Config(args) => config::command(&args, &global, output),
+        Command::Env => env::command(output),
         Command::Init(args) => init::command(&args, output),
         Command::Completions { shell } => {
             let mut text = Vec::new();

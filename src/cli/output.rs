@@ -102,7 +102,14 @@ pub fn width() -> usize {
 
 /// A plain table that copies well.
 pub fn table(header: &[&str]) -> comfy_table::Table {
+    let mut table = pairs();
+    table.set_header(header.to_vec());
+    table
+}
+
+/// The same without a header: names and values.
+pub fn pairs() -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec());
+    table.load_style(comfy_table::presets::NOTHING);
     table
 }

@@ -1,6 +1,6 @@
 //! `plan`: what a run would do and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::prepare::{self, Prepared};
 use crate::plan::status::{Changes, changes};
 use crate::plan::{Cell, Plan, Reason, Search, Status, Unit, Unsupported};
 use crate::store::Store;
-use crate::units::format_duration;
+use crate::units::{Objective, format_duration};
 use crate::value::Value;
 
 /// Rows of a list that are shown before the rest is counted.
@@ -47,12 +47,12 @@ fn one(prepared: &Prepared, args: &PlanArgs, global: &Global, output: &Output) -
         }
     };
     let compared = base.as_ref().map(|(name, old)| (*name, old.as_ref(), old.as_ref().map(|o| changes(o, &plan))));
+    let empty = plan.units.is_empty() && plan.searches.is_empty() && plan.unsupported.is_empty();
     if output.json {
         output.json(&PlanJson { plan: &plan, base: compared.as_ref() });
-    } else {
+    } else if !empty || compared.is_some() {
         output.text(&human(&plan, compared.as_ref()));
     }
-    let empty = plan.units.is_empty() && plan.searches.is_empty() && plan.unsupported.is_empty();
     if empty {
         output.warning("--only selects no cell");
     }
@@ -74,6 +74,8 @@ impl Serialize for PlanJson<'_> {
         map.serialize_entry("experiment", &plan.experiment)?;
         map.serialize_entry("simulated", &plan.simulated)?;
         map.serialize_entry("hardware", &hardware(plan))?;
+        let sources: BTreeMap<&str, &str> = plan.hardware.iter().map(|(c, s)| (c.as_str(), s.as_str())).collect();
+        map.serialize_entry("hardware_source", &sources)?;
         map.serialize_entry("units", &UnitsJson(plan))?;
         map.serialize_entry("deployments", &deployments_json(plan))?;
         map.serialize_entry("searches", &plan.searches.iter().map(search_json).collect::<Vec<_>>())?;
@@ -91,11 +93,12 @@ impl Serialize for PlanJson<'_> {
     }
 }
 
-/// The classes of hardware with their sources: one object, or a list where the cells differ.
+/// The class of hardware, or a list where the cells differ.
 fn hardware(plan: &Plan) -> serde_json::Value {
-    let mut all: Vec<_> =
-        plan.hardware.iter().map(|(class, source)| json!({ "class": class, "source": source })).collect();
-    if all.len() == 1 { all.remove(0) } else { all.into() }
+    match plan.hardware.as_slice() {
+        [(class, _)] => class.as_str().into(),
+        several => several.iter().map(|(class, _)| class.as_str()).collect::<Vec<_>>().into(),
+    }
 }
 
 struct UnitsJson<'a>(&'a Plan);
@@ -176,9 +179,10 @@ fn search_json(s: &Search) -> serde_json::Value {
         "parameter": s.parameter,
         "from": s.from,
         "to": s.to,
-        "until": s.until,
+        "until": s.until.as_str(),
         "within": s.within,
         "max_probes": s.max_probes,
+        "cached_probes": cached_probes(s),
         "cell": CellJson(&s.cell),
         "labels": PairsJson(&s.labels),
     })
@@ -247,9 +251,11 @@ fn human(plan: &Plan, base: Option<&Compared>) -> String {
         plural(plan.deployments.len(), "deployment")
     );
     let statuses: Vec<String> = by_status(plan).iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
-    let _ = writeln!(out, "  {}", statuses.join(" · "));
+    if !statuses.is_empty() {
+        let _ = writeln!(out, "  {}", statuses.join(" · "));
+    }
     for (class, source) in &plan.hardware {
-        let _ = writeln!(out, "  hardware {class} (from the {source})");
+        let _ = writeln!(out, "  hardware {class} ({})", hardware_source(source));
     }
     out.push('\n');
     out.push_str(&deployments(plan));
@@ -266,16 +272,35 @@ fn human(plan: &Plan, base: Option<&Compared>) -> String {
     out
 }
 
+fn hardware_source(source: &str) -> &str {
+    match source {
+        "file" => "from the file",
+        "lock" => "from the lock",
+        "method" => "by its method",
+        "simulated" => "a rehearsal",
+        "detected" => "this host",
+        other => other,
+    }
+}
+
 fn deployments(plan: &Plan) -> String {
-    let mut table = output::table(&["DEPLOYMENT", "ID", "UNITS", "STATUS"]);
+    if plan.deployments.is_empty() {
+        return String::new();
+    }
+    let differences = differences(plan);
+    let told = differences.iter().any(|d| !d.is_empty());
+    let header = ["DEPLOYMENT", "ID", "UNITS", "STATUS", "DIFFERS BY"];
+    let mut table = output::table(&header[..if told { 5 } else { 4 }]);
     let mut counts: Vec<BTreeMap<Status, usize>> = vec![BTreeMap::new(); plan.deployments.len()];
     for unit in &plan.units {
         *counts[unit.deployment].entry(unit.status).or_default() += 1;
     }
-    for (d, count) in plan.deployments.iter().zip(&counts).take(SHOWN) {
+    for ((d, count), difference) in plan.deployments.iter().zip(&counts).zip(differences).take(SHOWN) {
         let units: usize = count.values().sum();
         let text: Vec<String> = count.iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
-        table.add_row([d.container.clone(), d.id.short(8), units.to_string(), text.join(", ")]);
+        let mut row = vec![d.container.clone(), d.id.short(8), units.to_string(), text.join(", ")];
+        row.extend(told.then_some(difference));
+        table.add_row(row);
     }
     let mut out = format!("{table}\n");
     more(&mut out, plan.deployments.len(), "deployments");
@@ -287,11 +312,33 @@ fn deployments(plan: &Plan) -> String {
     out
 }
 
+/// For each deployment, the parameters that tell it from others of its name.
+fn differences(plan: &Plan) -> Vec<String> {
+    let parameters = |d: &crate::plan::Deployment| -> BTreeMap<String, String> {
+        let params = d.document.as_map().and_then(|m| m.get("params")).and_then(Value::as_map);
+        params.into_iter().flatten().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    };
+    let all: Vec<BTreeMap<String, String>> = plan.deployments.iter().map(parameters).collect();
+    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    plan.deployments.iter().enumerate().for_each(|(i, d)| by_name.entry(&d.container).or_default().push(i));
+    let mut out = vec![String::new(); all.len()];
+    for group in by_name.values().filter(|g| g.len() > 1) {
+        let paths: BTreeSet<&String> = group.iter().flat_map(|i| all[*i].keys()).collect();
+        let varies = |path: &&&String| group.iter().any(|i| all[*i].get(**path) != all[group[0]].get(**path));
+        let varying: Vec<&&String> = paths.iter().filter(varies).collect();
+        for i in group {
+            let told = varying.iter().filter_map(|p| Some(format!("{p}={}", all[*i].get(**p)?)));
+            out[*i] = told.collect::<Vec<_>>().join(" ");
+        }
+    }
+    out
+}
+
 /// Units that need work for a reason, those with equal reasons together.
 fn reasons(plan: &Plan) -> String {
     let mut groups: BTreeMap<(Status, String), Vec<&Unit>> = BTreeMap::new();
     for unit in plan.units.iter().filter(|u| u.status.needs_work()) {
-        let mut lines: Vec<String> = unit.reasons.iter().map(reason).collect();
+        let mut lines: Vec<String> = unit.reasons.iter().map(|r| reason(unit.status, r)).collect();
         lines.extend(unit.note.clone());
         if !lines.is_empty() {
             groups.entry((unit.status, lines.join("\n    "))).or_default().push(unit);
@@ -308,21 +355,21 @@ fn reasons(plan: &Plan) -> String {
     out
 }
 
-/// "field old → new", long values shortened.
-pub fn reason(r: &Reason) -> String {
-    let text = |v: &Option<Value>| match v {
-        None => "unset".to_string(),
-        Some(v) => {
-            let full = v.to_string();
-            match full.char_indices().nth(96) {
-                Some((at, _)) => format!("{}…", &full[..at]),
-                None => full,
-            }
-        }
-    };
-    match &r.old {
-        None => format!("{} = {}", r.field, text(&r.new)),
-        Some(_) => format!("{} {} → {}", r.field, text(&r.old), text(&r.new)),
+/// A value on one line, shortened.
+fn short(v: &Value) -> String {
+    let full = v.to_string();
+    match full.char_indices().nth(96) {
+        Some((at, _)) => format!("{}…", &full[..at]),
+        None => full,
+    }
+}
+
+/// "field old → new", long values shortened. A unit that is new has no old values, only ones that nothing had before.
+pub fn reason(status: Status, r: &Reason) -> String {
+    let text = |v: &Option<Value>| v.as_ref().map_or_else(|| "unset".to_string(), short);
+    match (status, &r.old) {
+        (Status::New, None) => format!("{} = {}", r.field, text(&r.new)),
+        _ => format!("{} {} → {}", r.field, text(&r.old), text(&r.new)),
     }
 }
 
@@ -332,14 +379,22 @@ fn searches(plan: &Plan) -> String {
         let d = &plan.deployments[s.deployment];
         let (from, to) = (Value::number(s.from), Value::number(s.to));
         let (from, to) = (from.unwrap_or(Value::Int(0)), to.unwrap_or(Value::Int(0)));
-        let _ = writeln!(
-            out,
-            "\nsearch on {}: largest `{}` in {from}–{to} that meets the objectives, ≤ {} probes",
-            d.container, s.parameter, s.max_probes
-        );
+        let wanted = match s.until {
+            Objective::Slo => format!("largest `{}` in {from}–{to} that meets the SLOs", s.parameter),
+            Objective::Knee => format!("knee of the load curve over `{}` in {from}–{to}", s.parameter),
+        };
+        let cached = match cached_probes(s) {
+            0 => String::new(),
+            n => format!(", {n} of its values are measured already"),
+        };
+        let _ = writeln!(out, "\nsearch on {}: {wanted}, ≤ {} probes{cached}", d.container, s.max_probes);
     }
     more(&mut out, plan.searches.len(), "searches");
     out
+}
+
+fn cached_probes(s: &Search) -> usize {
+    s.probes.iter().filter(|p| p.unit.status == Status::Cached).count()
 }
 
 fn unsupported(plan: &Plan) -> String {
@@ -355,11 +410,12 @@ fn unsupported(plan: &Plan) -> String {
 
 fn estimate(plan: &Plan) -> String {
     let e = plan.estimate();
+    if e.samples == 0 && !plan.searches.is_empty() {
+        return String::new();
+    }
     if e.samples == 0 {
-        return "\nnothing to measure: every unit is cached\n".to_string().replace(
-            "every unit is cached",
-            if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" },
-        );
+        let why = if plan.units.is_empty() { "no unit is selected" } else { "every unit is cached" };
+        return format!("\nnothing to measure: {why}\n");
     }
     let mut out =
         format!("\nto do: {}, {}", plural(e.starts as usize, "engine start"), plural(e.samples as usize, "sample"));
@@ -367,8 +423,10 @@ fn estimate(plan: &Plan) -> String {
         Some(seconds) => {
             let rounded = std::time::Duration::from_secs(seconds.ceil() as u64);
             let _ = write!(out, ", about {} of measuring", format_duration(rounded));
-            if e.known < 1.0 {
-                let _ = write!(out, " ({:.0} % of it from these units' own history)", e.known * 100.0);
+            if e.known == 0.0 {
+                out.push_str(" (going by the other units)");
+            } else if e.known < 1.0 {
+                let _ = write!(out, " ({:.0} % of it by the units' own history)", e.known * 100.0);
             }
         }
         None => out.push_str(", no history to tell how long"),
@@ -396,7 +454,7 @@ fn against(plan: &Plan, (name, old, differences): &Compared) -> String {
     );
     let mut groups: BTreeMap<String, usize> = BTreeMap::new();
     for (_, reasons) in &c.changed {
-        let lines: Vec<String> = reasons.iter().map(reason).collect();
+        let lines: Vec<String> = reasons.iter().map(|r| reason(Status::Changed, r)).collect();
         *groups.entry(lines.join("; ")).or_default() += 1;
     }
     for (why, n) in groups.iter().take(SHOWN) {

@@ -36,7 +36,10 @@ pub struct Prepared {
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut out = Vec::new();
     for path in paths {
-        let meta = fs::metadata(path).map_err(|e| Failure::io("read", path, &e))?;
+        let meta = fs::metadata(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Failure::Usage(format!("there is no file or directory {}", path.display())),
+            _ => Failure::io("read", path, &e),
+        })?;
         if !meta.is_dir() {
             out.push(path.clone());
             continue;
@@ -97,7 +100,7 @@ pub fn prepare_at(path: &Path, revision: &Revision) -> Result<Option<Prepared>, 
 fn assemble(path: &Path, bytes: Vec<u8>, overrides: Vec<TemplateText>, lock: Lock) -> Result<Prepared, Failure> {
     let text = utf8(path, bytes)?;
     let (dir, lock_path) = places(path);
-    let templates = Templates::new(overrides).map_err(|e| vec![Diagnostic::new("template_error", e.to_string())])?;
+    let templates = Templates::new(overrides);
     let words = vocabulary(&templates);
     let source = Arc::new(SourceText { name: path.display().to_string(), text });
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

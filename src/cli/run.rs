@@ -64,7 +64,8 @@ pub fn planned(
 
 /// A plan larger than `max_units` is asked about, on a terminal; elsewhere it needs `--yes`.
 fn confirm(plan: &Plan, yes: bool, output: &Output) -> Result<(), Failure> {
-    let work = plan.units.iter().filter(|u| u.status.needs_work()).count() as u64;
+    let probes = plan.searches.iter().map(|s| u64::from(s.max_probes)).sum::<u64>();
+    let work = plan.units.iter().filter(|u| u.status.needs_work()).count() as u64 + probes;
     if work <= plan.policy.max_units || yes {
         return Ok(());
     }
@@ -191,12 +192,6 @@ fn display(live: &LiveUnits, output: &Output) -> Display {
 /// What the plan says of itself, and settings that this version takes but does not act on.
 fn warnings(plan: &Plan) -> Vec<String> {
     let mut out = plan.warnings.clone();
-    if !plan.searches.is_empty() {
-        out.push(format!(
-            "{} planned; this version does not run searches yet",
-            super::plan::plural(plan.searches.len(), "search axis")
-        ));
-    }
     let p = &plan.policy;
     let inert = [("evict", p.evict), ("float", !p.float.is_empty()), ("webhook", p.webhook.is_some())];
     for (key, _) in inert.into_iter().filter(|(_, set)| *set) {

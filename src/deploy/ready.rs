@@ -153,7 +153,7 @@ fn with_tls(mut builder: reqwest::ClientBuilder, tls: &TlsOptions) -> Result<req
     let TlsOptions { ca, cert, key, insecure } = tls;
     if let Some(path) = ca {
         let certificates = Certificate::from_pem_bundle(&read("tls.ca", path)?).map_err(|e| bad("tls.ca", path, &e))?;
-        builder = builder.tls_certs_merge(certificates);
+        builder = builder.tls_certs_only(certificates);
     }
     if let Some(path) = cert {
         let mut pem = read("tls.cert", path)?;

@@ -137,11 +137,10 @@ impl SimEngine {
     fn death(&self, reason: &str) -> Failure {
         let tail = self.log.tail(FAILURE_LINES);
         let known = diagnosis::find(&tail).or_else(|| diagnosis::find(reason));
-        let (class, meaning) = match known {
-            Some(known) => (known.class, format!(". {}", known.meaning)),
-            None => (FailureClass::Infrastructure, String::new()),
+        let (class, cause) = match known {
+            Some(known) => (known.class, format!("the engine died: {}. Its log says: {reason}", known.meaning)),
+            None => (FailureClass::Infrastructure, format!("the engine died: {reason}")),
         };
-        let cause = format!("the engine died: {reason}{meaning}");
         Failure { class, ..Failure::infrastructure(Stage::Start, cause) }.with_log(tail)
     }
 }

@@ -1,7 +1,8 @@
 //! The fold that turns the events of a run into its state. Live displays and replay of a journal use the same one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::search::SearchResult;
 use super::{Counts, Entry, Event, FailureClass, Outcome, Stage};
 use crate::digest::{DeployId, UnitId};
 
@@ -19,6 +20,10 @@ pub struct RunState {
     pub starts_done: u64,
     pub deployments: BTreeMap<DeployId, DeploymentState>,
     pub outcomes: BTreeMap<UnitId, Outcome>,
+    /// Units that only a search asked for.
+    pub probes: BTreeSet<UnitId>,
+    /// Searches that have ended.
+    pub searches: Vec<SearchResult>,
     /// Samples in flight: (unit, name, sample, attempt).
     pub measuring: Vec<Measuring>,
     pub notices: Vec<String>,
@@ -116,6 +121,13 @@ impl RunState {
                 self.outcomes.insert(*unit_id, outcome.clone());
             }
             Event::UnitBlocked { .. } | Event::UnitTaken { .. } => {}
+            Event::SearchStarted { .. } => {}
+            Event::ProbeChosen { unit_id, joins, .. } => {
+                if *joins && self.probes.insert(*unit_id) {
+                    self.units += 1;
+                }
+            }
+            Event::SearchFinished { result } => self.searches.push(result.clone()),
             Event::Notice { message } => self.notices.push(message.clone()),
             Event::RunFinished { counts, exit_code } => {
                 self.measuring.clear();

@@ -66,11 +66,15 @@ impl LoadClient {
             request_timeout: job.request_timeout,
             drain_timeout: DRAIN,
             workers: self.workers,
-            calibration: None,
+            ..LoadOptions::default()
         };
-        let data = load::run_sample(&target, job.workload, &options, job.progress, job.cancel)
+        let mut data = load::run_sample(&target, job.workload, &options, job.progress, job.cancel)
             .await
             .map_err(|e| failed(&e))?;
+        // A server may say back what it was sent.
+        for error in data.requests.iter_mut().filter_map(|r| r.error.as_mut()) {
+            *error = job.endpoint.redactor.redact(error).into();
+        }
         if let Some(dir) = job.files {
             let path = dir.join("requests.csv");
             let write = || -> std::io::Result<()> {
@@ -113,14 +117,7 @@ fn tls(options: &TlsOptions) -> TlsConfig {
 
 /// What the same inputs would meet again is deterministic; a server that cannot be reached may come back.
 fn failed(e: &LoadError) -> LoaderError {
-    let deterministic = matches!(
-        e,
-        LoadError::Url { .. }
-            | LoadError::Header { .. }
-            | LoadError::Tls(_)
-            | LoadError::Workload(_)
-            | LoadError::Request(_)
-    );
+    let deterministic = e.is_deterministic();
     let mut cause = e.to_string();
     let mut source = std::error::Error::source(e);
     while let Some(inner) = source {

@@ -9,9 +9,9 @@ use super::run::Reporter;
 use crate::clock::{Clock, rfc3339};
 use crate::digest::{DeployId, UnitId};
 use crate::event::fold::RunState;
-use crate::event::{Entry, Event};
+use crate::event::{Counts, Entry, Event, Outcome};
 use crate::store::journal::JournalWriter;
-use crate::store::record::{RunRecord, RunUnit, UnitResult};
+use crate::store::record::{AttemptRecord, RunRecord, RunUnit, UnitResult};
 use crate::store::row::{Measured, Row, RowSource};
 use crate::store::{RunDir, Store, StoreError, Stored};
 
@@ -24,6 +24,8 @@ pub struct Dispatcher {
     /// `plan.json` in the making.
     pub record: RunRecord,
     index: BTreeMap<UnitId, usize>,
+    /// Units that searches may ask for; those that they do ask for move into the record.
+    candidates: BTreeMap<UnitId, RunUnit>,
     pub state: RunState,
     /// Deployments whose start was tried, and whether the host lacked what they need.
     tried: BTreeMap<DeployId, bool>,
@@ -38,6 +40,7 @@ impl Dispatcher {
         reporter: Reporter,
         dir: RunDir,
         record: RunRecord,
+        candidates: Vec<RunUnit>,
     ) -> Result<Dispatcher, StoreError> {
         let journal = dir.journal()?;
         let index = record.units.iter().enumerate().map(|(i, u)| (u.unit_id, i)).collect();
@@ -49,6 +52,7 @@ impl Dispatcher {
             dir,
             record,
             index,
+            candidates: candidates.into_iter().map(|u| (u.unit_id, u)).collect(),
             state: RunState::default(),
             tried: BTreeMap::new(),
             rows_missing: BTreeSet::new(),
@@ -66,9 +70,16 @@ impl Dispatcher {
                 let sample = *sample;
                 self.row(unit_id, |unit, result| Some(row(unit, Measured::Sample(result.sample(sample)?))))
             }
-            Event::AttemptFailed { unit_id, .. } | Event::UnitBlocked { unit_id, .. } => {
-                self.row(unit_id, |unit, result| Some(row(unit, Measured::Attempt(result.attempts.last()?))))
+            Event::AttemptFailed { unit_id, sample, attempt, .. } => {
+                let (sample, attempt) = (*sample, *attempt);
+                self.failure_row(unit_id, move |a| !a.blocked && a.sample == sample && a.attempt == attempt)
             }
+            Event::ProbeChosen { unit_id, joins: true, .. } => self.join(*unit_id),
+            Event::SearchFinished { result } => {
+                self.record.searches.push(result.clone());
+                Ok(())
+            }
+            Event::UnitBlocked { unit_id, .. } => self.failure_row(unit_id, |a| a.blocked),
             Event::DeploymentStarting { deploy_id, .. } => {
                 self.tried.entry(*deploy_id).or_insert(false);
                 Ok(())
@@ -81,9 +92,30 @@ impl Dispatcher {
         }
     }
 
+    /// A unit that a search asks for becomes one of the run's. That is written down before it is measured, so that the
+    /// next start can complete the run from its units if it is killed.
+    fn join(&mut self, unit_id: UnitId) -> Result<(), StoreError> {
+        let Some(unit) = self.candidates.remove(&unit_id) else { return Ok(()) };
+        self.index.insert(unit_id, self.record.units.len());
+        self.record.units.push(unit);
+        self.dir.save(&self.record)
+    }
+
     /// Whether every deployment that was tried lacked what this host does not have.
     pub fn no_environment(&self) -> bool {
         !self.tried.is_empty() && self.tried.values().all(|environment| *environment)
+    }
+
+    /// The counts that the exit code is made from: that a value is too much for the engine is what a search looks for.
+    pub fn without_failed_probes(&self, mut counts: Counts) -> Counts {
+        for outcome in self.state.probes.iter().filter_map(|id| self.state.outcomes.get(id)) {
+            match outcome {
+                Outcome::Invalid { .. } => counts.invalid -= 1,
+                Outcome::Failed { .. } => counts.failed -= 1,
+                _ => {}
+            }
+        }
+        counts
     }
 
     /// Tries once more to write the rows that are missing.
@@ -100,6 +132,14 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    fn failure_row(&mut self, unit_id: &UnitId, is: impl Fn(&AttemptRecord) -> bool) -> Result<(), StoreError> {
+        let run = self.record.run.clone();
+        self.row(unit_id, |unit, result| {
+            let attempt = result.attempts.iter().rev().find(|a| a.run == run && is(a))?;
+            Some(row(unit, Measured::Attempt(attempt)))
+        })
     }
 
     /// Writes the row of what was just committed. What cannot be written is tried again at the end: the truth is with

@@ -30,14 +30,16 @@ pub struct Circumstances {
     pub interrupted: bool,
     /// Every deployment that was tried lacked what this host does not have.
     pub no_environment: bool,
+    /// A search did not come to its end.
+    pub unfinished: bool,
 }
 
 /// The first code that applies.
 pub fn code(counts: &Counts, circumstances: Circumstances, verdict: &Verdict) -> i32 {
-    let Circumstances { interrupted, no_environment } = circumstances;
+    let Circumstances { interrupted, no_environment, unfinished } = circumstances;
     if interrupted {
         INTERRUPTED
-    } else if counts.total() == 0 {
+    } else if counts.total() == 0 && !unfinished {
         NOTHING_SELECTED
     } else if no_environment {
         ENVIRONMENT
@@ -47,7 +49,7 @@ pub fn code(counts: &Counts, circumstances: Circumstances, verdict: &Verdict) ->
         UNDECIDABLE
     } else if counts.failed + counts.blocked + counts.invalid > 0 {
         SOME_FAILED
-    } else if counts.not_run > 0 {
+    } else if counts.not_run > 0 || unfinished {
         INCOMPLETE
     } else {
         OK
@@ -61,7 +63,7 @@ mod tests {
     #[test]
     fn the_first_code_that_applies() {
         let all = Counts { cached: 1, measured: 1, invalid: 1, failed: 1, blocked: 1, unsupported: 1, not_run: 1 };
-        let both = Circumstances { interrupted: true, no_environment: true };
+        let both = Circumstances { interrupted: true, no_environment: true, unfinished: true };
         assert_eq!(code(&all, both, &Verdict::Regression), 130);
         assert_eq!(code(&Counts::default(), Circumstances::default(), &Verdict::None), 4);
         let no_environment = Circumstances { no_environment: true, ..Circumstances::default() };
@@ -73,5 +75,8 @@ mod tests {
         let good = Counts { cached: 3, measured: 2, unsupported: 1, ..Counts::default() };
         assert_eq!(code(Counts { not_run: 1, ..good }, Verdict::None), 8);
         assert_eq!(code(good, Verdict::None), 0);
+        let unfinished = Circumstances { unfinished: true, ..Circumstances::default() };
+        assert_eq!(super::code(&good, unfinished, &Verdict::None), 8);
+        assert_eq!(super::code(&Counts::default(), unfinished, &Verdict::None), 8);
     }
 }

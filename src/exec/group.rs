@@ -2,6 +2,7 @@
 //! artifacts on the way. Rounds: each runs every unit once, in an order of its own, so that drift does not pass for a
 //! difference.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::loader::Loader;
 use super::work::{GroupWork, UnitWork};
 use crate::clock::Clock;
 use crate::deploy::{Deployer, Engine, Failure};
+use crate::digest::UnitId;
 use crate::event::live::LiveUnits;
 use crate::event::{Event, FailureClass, Outcome, Stage};
 use crate::store::record::AttemptRecord;
@@ -35,15 +37,18 @@ pub struct GroupContext {
 /// First pause before another try; doubled from try to try.
 const BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// How long an engine may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(180);
 pub(super) const INTERRUPTED: &str = "the run was interrupted";
 
 /// Runs a group and tells `events` what happens. Every unit ends in a `unit_finished`, but for those that another live
 /// run holds: they are given back.
 pub async fn run_group(work: GroupWork, context: &GroupContext, events: &UnboundedSender<Event>) -> Option<GroupWork> {
     let (mut group, taken) = Group::reserve(work, context, events);
-    if group.has_work() {
+    if group.has_work() || !group.work.searches.is_empty() {
         group.measure().await;
     }
+    group.abandon_searches();
     let reason = group.stop_reason().unwrap_or_else(|| "the run ended before it".into());
     group.finish_rest(|_| Outcome::NotRun { reason: reason.clone() });
     taken
@@ -57,6 +62,10 @@ pub(super) struct Group<'a> {
     events: &'a UnboundedSender<Event>,
     /// Engine starts so far that became ready.
     pub(super) starts: u32,
+    /// Why the deployment failed for good, once it has.
+    pub(super) failure: Option<String>,
+    /// Units that a search has brought into the run.
+    pub(super) joined: BTreeSet<UnitId>,
 }
 
 /// A unit that this group holds.
@@ -69,6 +78,8 @@ pub(super) struct Held {
     /// Samples still to be measured, valid or not.
     pub(super) left: u32,
     pub(super) invalid: Option<String>,
+    /// A search asked for it.
+    pub(super) probe: bool,
 }
 
 /// How it goes on after a step.
@@ -87,11 +98,12 @@ impl<'a> Group<'a> {
         events: &'a UnboundedSender<Event>,
     ) -> (Group<'a>, Option<GroupWork>) {
         let units = std::mem::take(&mut work.units);
-        let mut taken = GroupWork { units: Vec::new(), ..work.clone() };
-        let mut group = Group { work, units: Vec::new(), context, events, starts: 0 };
+        let mut taken = GroupWork { units: Vec::new(), searches: Vec::new(), ..work.clone() };
+        let mut group =
+            Group { work, units: Vec::new(), context, events, starts: 0, failure: None, joined: BTreeSet::new() };
         for mut unit in units {
             match context.store.reserve(&group.work.deployment.directory, &unit.record) {
-                Ok(Lookup::Reserved(reservation)) => group.take(unit, reservation),
+                Ok(Lookup::Reserved(reservation)) => group.take(unit, reservation, false),
                 Ok(Lookup::Taken) => {
                     if !std::mem::replace(&mut unit.announced_taken, true) {
                         group.tell(Event::UnitTaken { unit_id: unit.record.unit_id });
@@ -105,7 +117,7 @@ impl<'a> Group<'a> {
     }
 
     /// Decides what a reserved unit needs. What is committed now is the truth, whatever the plan saw.
-    fn take(&mut self, work: UnitWork, reservation: Box<Reservation>) {
+    pub(super) fn take(&mut self, work: UnitWork, reservation: Box<Reservation>, probe: bool) {
         if let Some(reason) = reservation.set_aside() {
             let message = format!("{} is measured anew: {reason}. What was there is set aside", work.name);
             self.tell(Event::Notice { message });
@@ -118,12 +130,12 @@ impl<'a> Group<'a> {
             Some(outcome) => self.tell(Event::UnitFinished { unit_id, outcome }),
             None => {
                 let reservation = Some(reservation);
-                self.units.push(Held { work, reservation, shares, left: missing, invalid: None });
+                self.units.push(Held { work, reservation, shares, left: missing, invalid: None, probe });
             }
         }
     }
 
-    fn cannot_store(&self, unit: &UnitWork, e: &StoreError) {
+    pub(super) fn cannot_store(&self, unit: &UnitWork, e: &StoreError) {
         let outcome = Outcome::Failed {
             stage: Stage::Commit,
             class: FailureClass::Infrastructure,
@@ -150,12 +162,15 @@ impl<'a> Group<'a> {
         self.context.halt.reason()
     }
 
-    /// Goes through the engine starts that the units' shares ask for.
+    /// Goes through the engine starts that the units' shares ask for; the searches run on the last one.
     async fn measure(&mut self) {
-        let starts = self.units.iter().map(|u| u.shares.len()).max().unwrap_or(0);
+        let starts = self.units.iter().map(|u| u.shares.len()).max().unwrap_or(0).max(1);
         for start in 0..starts {
             let mut engine = None;
-            let flow = self.rounds(start, &mut engine).await;
+            let mut flow = self.rounds(start, &mut engine).await;
+            if flow == Flow::On && start + 1 == starts {
+                flow = self.searches(&mut engine).await;
+            }
             if let Some(engine) = engine {
                 self.stop(engine).await;
             }
@@ -198,11 +213,16 @@ impl<'a> Group<'a> {
         let (deploy_id, start) = (self.work.deployment.id, self.starts);
         let stopped = tokio::select! {
             biased;
-            stopped = engine.stop() => stopped,
-            () = self.context.cancel.forced() => Ok(()),
+            stopped = tokio::time::timeout(STOP_LIMIT, engine.stop()) => stopped,
+            () = self.context.cancel.forced() => Ok(Ok(())),
         };
-        if let Err(failure) = stopped {
-            let message = format!("{} did not stop: {failure}", self.work.deployment.container);
+        let problem = match stopped {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure.to_string()),
+            Err(_) => Some(format!("it takes more than {}", crate::units::format_duration(STOP_LIMIT))),
+        };
+        if let Some(problem) = problem {
+            let message = format!("{} did not stop: {problem}", self.work.deployment.container);
             self.tell(Event::Notice { message });
         }
         self.tell(Event::DeploymentStopped { deploy_id, start });
@@ -213,7 +233,8 @@ impl<'a> Group<'a> {
         let unit = &mut self.units[index];
         unit.reservation = None;
         let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Invalid { .. });
-        if failed && unit.work.policy.fail_fast {
+        // A value beyond what the engine can bear is what a search looks for.
+        if failed && !unit.probe && unit.work.policy.fail_fast {
             self.context.halt.set(format!("fail-fast: {} is {}", unit.work.name, outcome.as_str()));
         }
         let unit_id = unit.work.record.unit_id;
@@ -232,6 +253,7 @@ impl<'a> Group<'a> {
 
     /// The deployment failed for good: keeps that with every unit that waits for it.
     pub(super) fn block(&mut self, failure: &Failure, attempt: u32, started_at: &str) {
+        self.failure = Some(failure.cause.clone());
         for index in 0..self.units.len() {
             let unit = &mut self.units[index];
             let Some(reservation) = &mut unit.reservation else { continue };

@@ -9,6 +9,7 @@ pub mod group;
 pub mod loader;
 mod run;
 mod sample;
+pub mod search;
 mod start;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! One run, from a plan to a finished directory: the worklist, the groups, the units that another run holds, the end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use super::dispatch::Dispatcher;
 use super::exit::{self, Circumstances, Verdict};
 use super::group::{GroupContext, INTERRUPTED, run_group};
 use super::loader::Loader;
-use super::work::{GroupWork, UnitWork, cached, cell_record, label_record, name};
+use super::search::SearchWork;
+use super::work::{GroupWork, UnitWork, cached, cell_record, expected, label_record, name};
 use crate::clock::{Clock, rfc3339};
 use crate::deploy::Deployer;
 use crate::digest::UnitId;
@@ -22,8 +23,8 @@ use crate::event::{Counts, Entry, Event, Outcome};
 use crate::host::git::Repository;
 use crate::host::{self, HostInfo, hardware};
 use crate::plan::catalog::{Catalog, UnitState};
-use crate::plan::{Deployment, Plan, Status, Unit};
-use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA};
+use crate::plan::{Deployment, Plan, Search, Status, Unit};
+use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA, UnitFacts};
 use crate::store::run_dir::RunFiles;
 use crate::store::{Store, StoreError, Stored};
 
@@ -89,7 +90,7 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     let prepared = Prepared::new(&request);
     let (dir, record) = request
         .store
-        .create_run(&request.plan.experiment, request.clock.now(), &prepared.stacks(), |run, timestamp| {
+        .create_run(&request.plan.experiment, request.clock.now(), &prepared.stacks(&request.plan), |run, timestamp| {
             prepared.record(&request, run, timestamp)
         })
         .map_err(ExecError::Start)?;
@@ -104,10 +105,14 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
         halt,
         live: request.live,
     };
-    let mut dispatcher = Dispatcher::new(store.clone(), clock, reporter, dir, record).map_err(ExecError::Journal)?;
+    let candidates = prepared.candidates(&request.plan);
+    let mut dispatcher =
+        Dispatcher::new(store.clone(), clock, reporter, dir, record, candidates).map_err(ExecError::Journal)?;
     begin(&mut dispatcher, &prepared, &request.plan, recovered).map_err(ExecError::Journal)?;
     let groups = prepared.into_groups(&request.plan, &dispatcher.record);
-    let used = groups.iter().flat_map(|g| g.units.clone()).collect::<Vec<_>>();
+    let probes =
+        |g: &GroupWork| g.searches.iter().flat_map(|s| s.probes.iter().map(|p| p.unit.clone())).collect::<Vec<_>>();
+    let used = groups.iter().flat_map(|g| g.units.iter().cloned().chain(probes(g))).collect::<Vec<_>>();
     dispatch(&mut dispatcher, &context, groups, request.plan.policy.parallel.max(1)).await?;
     end(dispatcher, &context, &used, request.judge)
 }
@@ -121,7 +126,8 @@ enum Part {
 
 struct Prepared {
     parts: Vec<Part>,
-    deployments: Vec<(usize, String)>,
+    /// By search of the plan; the error says why it cannot be run here.
+    searches: Vec<Result<SearchWork, String>>,
     samples: u64,
     starts: u64,
     provenance: Provenance,
@@ -135,7 +141,8 @@ impl Prepared {
         let wanted: Vec<(&str, UnitId)> =
             plan.units.iter().map(|u| (plan.deployments[u.deployment].directory.as_str(), u.id)).collect();
         let states = request.store.states(&wanted);
-        let mut missing = vec![(0u64, 0u64); plan.deployments.len()];
+        let mut starts = vec![0; plan.deployments.len()];
+        let mut samples = 0;
         let mut part = |unit: &Unit, state: Option<UnitState>| {
             let policy = plan.policy_of(unit);
             if let Some(samples) = state.as_ref().and_then(|s| cached(s, policy, now)) {
@@ -144,31 +151,37 @@ impl Prepared {
             if let Some(reason) = unsupported(&plan.deployments[unit.deployment], unit, &here) {
                 return Part::Unsupported(reason);
             }
-            let work = UnitWork::new(plan, unit, now, &request.base);
-            let have = state.map_or(0, |s| s.valid_samples.len() as u32);
-            let samples = if policy.force { policy.repeats } else { policy.repeats.saturating_sub(have).max(1) };
-            let (all, starts) = &mut missing[unit.deployment];
-            *all += u64::from(samples);
-            *starts = (*starts).max(u64::from(policy.starts.clamp(1, samples.max(1))));
-            Part::Work(Box::new(work))
+            let expected = expected(state.as_ref(), policy, now);
+            let start = &mut starts[unit.deployment];
+            *start = u64::from(policy.starts.max(1).min(expected)).max(*start);
+            samples += u64::from(expected);
+            Part::Work(Box::new(UnitWork::new(plan, unit, now, &request.base)))
         };
         let parts: Vec<Part> = plan.units.iter().zip(states).map(|(unit, state)| part(unit, state)).collect();
-        let with_work = missing.iter().enumerate().filter(|(_, (samples, _))| *samples > 0);
-        Prepared {
-            parts,
-            deployments: with_work.map(|(i, _)| (i, plan.deployments[i].directory.clone())).collect(),
-            samples: missing.iter().map(|(samples, _)| samples).sum(),
-            starts: missing.iter().map(|(_, starts)| starts).sum(),
-            provenance: provenance(&request.host, request.repository.as_ref()),
+        let prepare = |search: &Search| {
+            let first = search.probes.first().map(|p| &p.unit).ok_or("it has no value to ask for")?;
+            match unsupported(&plan.deployments[search.deployment], first, &here) {
+                Some(reason) => Err(reason),
+                None => Ok(SearchWork::new(plan, search, now, &request.base)),
+            }
+        };
+        let searches: Vec<Result<SearchWork, String>> = plan.searches.iter().map(prepare).collect();
+        for (search, _) in plan.searches.iter().zip(&searches).filter(|(_, work)| work.is_ok()) {
+            let start = &mut starts[search.deployment];
+            *start = (*start).max(1);
         }
+        let starts = starts.into_iter().sum();
+        let provenance = provenance(&request.host, request.repository.as_ref());
+        Prepared { parts, searches, samples, starts, provenance }
     }
 
-    /// Directories of stacks that are to be measured.
-    fn stacks(&self) -> Vec<String> {
-        let mut stacks: Vec<String> = self.deployments.iter().map(|(_, directory)| directory.clone()).collect();
-        stacks.sort();
-        stacks.dedup();
-        stacks
+    /// Directories of stacks that may be measured.
+    fn stacks(&self, plan: &Plan) -> Vec<String> {
+        let work = plan.units.iter().zip(&self.parts).filter(|(_, part)| matches!(part, Part::Work(_)));
+        let searches = plan.searches.iter().zip(&self.searches).filter(|(_, work)| work.is_ok());
+        let deployments = work.map(|(u, _)| u.deployment).chain(searches.map(|(s, _)| s.deployment));
+        let directories: BTreeSet<&String> = deployments.map(|d| &plan.deployments[d].directory).collect();
+        directories.into_iter().cloned().collect()
     }
 
     fn cached(&self) -> u64 {
@@ -191,6 +204,7 @@ impl Prepared {
             died: false,
             hardware: plan.hardware.clone(),
             units: plan.units.iter().zip(&self.parts).map(|(u, part)| run_unit(plan, u, part)).collect(),
+            searches: Vec::new(),
             unsupported: plan
                 .unsupported
                 .iter()
@@ -210,6 +224,17 @@ impl Prepared {
         }
     }
 
+    /// Units that the searches may ask for, beside those of the plan.
+    fn candidates(&self, plan: &Plan) -> Vec<RunUnit> {
+        let planned: BTreeSet<UnitId> = plan.units.iter().map(|u| u.id).collect();
+        let probes = plan.searches.iter().flat_map(|s| &s.probes).map(|p| &p.unit);
+        let unit = |unit: &Unit| {
+            let facts = super::work::facts(plan, unit, &plan.workload(unit));
+            RunUnit { probe: true, ..run_unit_of(plan, unit, Vec::new(), facts) }
+        };
+        probes.filter(|u| !planned.contains(&u.id)).map(unit).collect()
+    }
+
     /// One worklist per deployment that has work, in the order of the plan.
     fn into_groups(self, plan: &Plan, record: &RunRecord) -> VecDeque<GroupWork> {
         let mut units: Vec<Vec<UnitWork>> = plan.deployments.iter().map(|_| Vec::new()).collect();
@@ -218,26 +243,40 @@ impl Prepared {
                 units[unit.deployment].push(*work);
             }
         }
-        let groups = plan.deployments.iter().zip(units).filter(|(_, units)| !units.is_empty());
-        let group = |(deployment, units): (&Deployment, Vec<UnitWork>)| GroupWork {
+        let mut searches: Vec<Vec<SearchWork>> = plan.deployments.iter().map(|_| Vec::new()).collect();
+        for (search, work) in plan.searches.iter().zip(self.searches) {
+            searches[search.deployment].extend(work);
+        }
+        let work = units.into_iter().zip(searches);
+        let groups = plan
+            .deployments
+            .iter()
+            .zip(work)
+            .filter(|(_, (units, searches))| !(units.is_empty() && searches.is_empty()));
+        let group = |(deployment, (units, searches)): (&Deployment, (Vec<UnitWork>, Vec<SearchWork>))| GroupWork {
             run: record.run.clone(),
             simulated: plan.simulated,
             deployment: deployment.clone(),
             units,
+            searches,
             provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
-            usd_per_hour: plan.price(&deployment.hardware, deployment.gpus),
+            usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
         };
         groups.map(group).collect()
     }
 }
 
 fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {
-    let deployment = &plan.deployments[unit.deployment];
     let (samples, facts) = match part {
         Part::Cached(samples) => (samples.clone(), super::work::facts(plan, unit, &plan.workload(unit))),
         Part::Work(work) => (Vec::new(), work.record.facts.clone()),
         Part::Unsupported(_) => (Vec::new(), super::work::facts(plan, unit, &plan.workload(unit))),
     };
+    run_unit_of(plan, unit, samples, facts)
+}
+
+fn run_unit_of(plan: &Plan, unit: &Unit, samples: Vec<u32>, facts: UnitFacts) -> RunUnit {
+    let deployment = &plan.deployments[unit.deployment];
     RunUnit {
         unit_id: unit.id,
         deploy_id: deployment.id,
@@ -250,6 +289,7 @@ fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {
         status: unit.status,
         samples,
         invalid_samples: Vec::new(),
+        probe: false,
         outcome: None,
     }
 }
@@ -313,6 +353,12 @@ fn begin(
             Part::Work(_) => continue,
         };
         dispatcher.take(Event::UnitFinished { unit_id: unit.id, outcome })?;
+    }
+    for (search, work) in plan.searches.iter().zip(&prepared.searches) {
+        if let Err(reason) = work {
+            let result = super::search::not_run(plan, search, reason.clone());
+            dispatcher.take(Event::SearchFinished { result })?;
+        }
     }
     Ok(())
 }
@@ -432,8 +478,12 @@ fn end(
     let interrupted = context.cancel.is_interrupted();
     let only_elsewhere = counts.unsupported > 0 && counts.total() == counts.unsupported && worked.is_empty();
     let elsewhere = only_elsewhere && record.unsupported.is_empty();
-    let circumstances = Circumstances { interrupted, no_environment: dispatcher.no_environment() || elsewhere };
-    let exit_code = exit::code(&counts, circumstances, &verdict);
+    let circumstances = Circumstances {
+        interrupted,
+        no_environment: dispatcher.no_environment() || elsewhere,
+        unfinished: dispatcher.record.searches.iter().any(|s| s.unfinished.is_some()),
+    };
+    let exit_code = exit::code(&dispatcher.without_failed_probes(counts), circumstances, &verdict);
     dispatcher.record.exit_code = Some(exit_code);
     dispatcher.take(Event::RunFinished { counts, exit_code }).map_err(ExecError::Journal)?;
     let Dispatcher { dir, record, .. } = dispatcher;
@@ -445,7 +495,7 @@ fn end(
 
 /// The samples that each unit stands on, and how it ended.
 fn fill_in(dispatcher: &mut Dispatcher, context: &GroupContext, worked: &[UnitWork]) -> Result<(), StoreError> {
-    let works: std::collections::BTreeMap<UnitId, &UnitWork> = worked.iter().map(|w| (w.record.unit_id, w)).collect();
+    let works: BTreeMap<UnitId, &UnitWork> = worked.iter().map(|w| (w.record.unit_id, w)).collect();
     let mut lost = Vec::new();
     for i in 0..dispatcher.record.units.len() {
         let unit_id = dispatcher.record.units[i].unit_id;

@@ -91,7 +91,7 @@ impl Group<'_> {
             self.finish(index, outcome);
         }
         let settle = self.units[index].work.policy.settle;
-        if self.has_work() && !settle.is_zero() {
+        if (self.has_work() || self.units[index].probe) && !settle.is_zero() {
             let pause = tokio::time::sleep(settle);
             if self.context.cancel.or_interrupted(pause).await.is_none() {
                 return Flow::Stop;

@@ -27,7 +27,6 @@ impl Group<'_> {
         let attempts = self.start_attempts();
         for attempt in 1..=attempts {
             let started_at = rfc3339(self.context.clock.now());
-            let watch = tokio::time::Instant::now();
             self.tell(Event::DeploymentStarting {
                 deploy_id: self.work.deployment.id,
                 container: self.work.deployment.container.clone(),
@@ -35,14 +34,14 @@ impl Group<'_> {
                 units: self.waiting().count() as u64,
             });
             let cancel = self.context.cancel.clone();
-            let Some(result) = cancel.or_interrupted(self.start_in_time()).await else { return Flow::Stop };
+            let Some(result) = cancel.or_interrupted(self.start_and_warm_up()).await else { return Flow::Stop };
             match result {
-                Ok(started) => {
+                Ok((started, seconds)) => {
                     self.starts += 1;
                     self.tell(Event::DeploymentReady {
                         deploy_id: self.work.deployment.id,
                         start: self.starts,
-                        seconds: watch.elapsed().as_secs_f64(),
+                        seconds,
                         engine_version: started.version(),
                     });
                     *engine = Some(started);
@@ -79,6 +78,25 @@ impl Group<'_> {
         });
     }
 
+    /// An engine that has given its first token and has worked for a moment, and the seconds to that token.
+    async fn start_and_warm_up(&self) -> Result<(Box<dyn Engine>, f64), Failure> {
+        let begun = tokio::time::Instant::now();
+        let engine = self.start_in_time().await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let died = tokio::select! {
+            biased;
+            failure = engine.crashed() => Some(failure),
+            () = self.warm_up(&*engine) => engine.crashed().now_or_never(),
+        };
+        match died {
+            None => Ok((engine, seconds)),
+            Some(failure) => {
+                let _ = engine.stop().await;
+                Err(Failure { stage: Stage::Warmup, ..failure })
+            }
+        }
+    }
+
     async fn start_in_time(&self) -> Result<Box<dyn Engine>, Failure> {
         let limit = self.ready_timeout();
         match tokio::time::timeout(limit, self.start_once()).await {
@@ -94,7 +112,7 @@ impl Group<'_> {
         }
     }
 
-    /// Starts, asks for one token, and sends a few requests whose answers nobody counts.
+    /// Starts, and asks for one token.
     async fn start_once(&self) -> Result<Box<dyn Engine>, Failure> {
         let deploy_id = self.work.deployment.id;
         let progress = |p: Progress| {
@@ -102,28 +120,17 @@ impl Group<'_> {
             self.tell(Event::DeploymentProgress { deploy_id, stage, message, fraction });
         };
         let engine = self.context.deployer.start(&self.work.deployment, &progress).await?;
-        let checked = tokio::select! {
+        let answers = tokio::select! {
             biased;
             failure = engine.crashed() => Err(failure),
-            checked = self.check(&*engine) => checked,
+            answers = self.probe(&*engine) => answers,
         };
-        match checked {
+        match answers {
             Ok(()) => Ok(engine),
             Err(failure) => {
                 let _ = engine.stop().await;
                 Err(failure)
             }
-        }
-    }
-
-    async fn check(&self, engine: &dyn Engine) -> Result<(), Failure> {
-        let Some(heaviest) = self.heaviest() else { return Ok(()) };
-        self.probe(engine).await?;
-        self.warm_up(engine, heaviest).await;
-        // A warm-up that killed the engine is a failed start, also where its death is told a moment later.
-        match engine.crashed().now_or_never() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
         }
     }
 
@@ -157,7 +164,9 @@ impl Group<'_> {
 
     /// The first requests of an engine pay for what is compiled, captured and allocated on demand. What they measure is
     /// discarded, and so is their failure: the samples will show it.
-    async fn warm_up(&self, engine: &dyn Engine, workload: &Workload) {
+    async fn warm_up(&self, engine: &dyn Engine) {
+        let Some(unit) = self.heaviest() else { return };
+        let workload = &unit.workload;
         let requests = u64::from(workload.concurrency.unwrap_or(1)).min(WARMUP_REQUESTS);
         let workload = Workload {
             requests: Some(requests),
@@ -167,7 +176,6 @@ impl Group<'_> {
             warmup: 0,
             ..workload.clone()
         };
-        let Some(unit) = self.waiting().next() else { return };
         let job = Job {
             endpoint: engine.endpoint(),
             api: &self.work.deployment.spec.api,
@@ -201,8 +209,8 @@ impl Group<'_> {
         self.units.iter().filter(|u| u.reservation.is_some()).map(|u| &u.work)
     }
 
-    /// The workload with the most requests in flight among the units that wait.
-    fn heaviest(&self) -> Option<&Workload> {
-        self.waiting().map(|u| &u.workload).max_by_key(|w| w.concurrency)
+    /// The unit with the most requests in flight among those that wait.
+    fn heaviest(&self) -> Option<&UnitWork> {
+        self.waiting().max_by_key(|u| u.workload.concurrency)
     }
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::search::SearchWork;
 use crate::clock;
-use crate::plan::catalog::UnitState;
-use crate::plan::{Cell, Deployment, Plan, Unit};
+use crate::event::FailureClass;
+use crate::plan::catalog::{LastFailure, UnitState};
+use crate::plan::{Cell, Deployment, Plan, Search, Unit};
 use crate::spec::policy::{RunPolicy, Slo};
 use crate::store::record::{CellRecord, Provenance, SCHEMA, SampleRecord, UnitFacts, UnitRecord, UnitResult};
 use crate::workload::Workload;
@@ -21,6 +23,8 @@ pub struct GroupWork {
     pub simulated: bool,
     pub deployment: Deployment,
     pub units: Vec<UnitWork>,
+    /// Run on the last engine start, after the units.
+    pub searches: Vec<SearchWork>,
     /// What is known before the engine runs.
     pub provenance: Provenance,
     /// US dollars per hour of the deployment.
@@ -92,13 +96,29 @@ impl UnitWork {
     }
 }
 
-/// Numbers of the valid samples of a unit that are young enough, and whether they suffice.
+/// The samples that a unit needs no other for; `None` when it needs more.
 pub fn cached(state: &UnitState, policy: &RunPolicy, now: Timestamp) -> Option<Vec<u32>> {
+    let numbers = counting(state, policy, now);
+    let enough = state.damaged.is_none() && numbers.len() >= policy.repeats as usize && !policy.force;
+    enough.then(|| newest(numbers, policy.repeats))
+}
+
+/// Samples that a run would have to measure, as far as the artifacts tell now.
+pub fn expected(state: Option<&UnitState>, policy: &RunPolicy, now: Timestamp) -> u32 {
+    let Some(state) = state else { return policy.repeats };
+    let stands = |f: &LastFailure| f.class == FailureClass::Deterministic && !policy.retry_failed;
+    let have = match policy.force {
+        true => 0,
+        false => u32::try_from(counting(state, policy, now).len()).unwrap_or(u32::MAX),
+    };
+    if state.last_failure.as_ref().is_some_and(stands) { 0 } else { policy.repeats.saturating_sub(have) }
+}
+
+/// Numbers of the valid samples that are young enough.
+fn counting(state: &UnitState, policy: &RunPolicy, now: Timestamp) -> Vec<u32> {
     let after = fresh_after(policy, now);
     let fresh = state.valid_samples.iter().filter(|(_, end)| after.is_none_or(|after| *end >= after));
-    let numbers: Vec<u32> = fresh.map(|(n, _)| *n).collect();
-    let enough = state.damaged.is_none() && !policy.force && numbers.len() >= policy.repeats as usize;
-    enough.then(|| newest(numbers, policy.repeats))
+    fresh.map(|(number, _)| *number).collect()
 }
 
 fn newest(mut numbers: Vec<u32>, repeats: u32) -> Vec<u32> {
@@ -158,21 +178,38 @@ pub fn facts(plan: &Plan, unit: &Unit, workload: &Workload) -> UnitFacts {
 /// The container's name, each labelled axis, and each axis of the unit's block beside the stack itself, the usual ones
 /// in the field's short form: `llama-hf-vllm precision=fp8 ISL 1024 OSL 128 conc 8`.
 pub fn name(plan: &Plan, unit: &Unit) -> String {
-    let mut name = plan.deployments[unit.deployment].container.clone();
-    for (axis, label) in &unit.labels {
+    cell_name(plan, (unit.deployment, unit.block), &unit.cell, &unit.labels)
+}
+
+/// As [`name`], with the range that is searched in place of a value.
+pub fn search_name(plan: &Plan, search: &Search) -> String {
+    let block = search.probes.first().map_or(0, |p| p.unit.block);
+    let name = cell_name(plan, (search.deployment, block), &search.cell, &search.labels);
+    let short = SHORT.iter().find(|(axis, _)| *axis == search.parameter).map_or(&*search.parameter, |(_, short)| short);
+    format!("{name} {short} {}…{} until {}", search.from, search.to, search.until.as_str())
+}
+
+fn cell_name(
+    plan: &Plan,
+    (deployment, block): (usize, u32),
+    cell: &Cell,
+    labels: &[(std::sync::Arc<str>, std::sync::Arc<str>)],
+) -> String {
+    let mut name = plan.deployments[deployment].container.clone();
+    for (axis, label) in labels {
         name.push_str(&format!(" {axis}={label}"));
     }
-    let axes = plan.axes.get(unit.block as usize).map(Vec::as_slice).unwrap_or_default();
+    let axes = plan.axes.get(block as usize).map(Vec::as_slice).unwrap_or_default();
     for (axis, short) in SHORT {
         if axes.iter().any(|a| &**a == axis)
-            && let Some(value) = unit.cell.get(axis)
+            && let Some(value) = cell.get(axis)
         {
             name.push_str(&format!(" {short} {value}"));
         }
     }
     let said = |axis: &str| SHORT.iter().any(|(a, _)| *a == axis) || matches!(axis, "model" | "method" | "engine");
     for axis in axes.iter().filter(|a| !said(a)) {
-        if let Some(value) = unit.cell.get(axis) {
+        if let Some(value) = cell.get(axis) {
             name.push_str(&format!(" {axis}={value}"));
         }
     }

@@ -83,6 +83,14 @@ fn words(event: &Event, before: &RunState) -> Option<(&'static str, Tone, String
             Tone::Plain,
             format!("{} is being measured by another run; looked at again later", short(unit_id)),
         ),
+        Event::SearchStarted { search, max_probes, .. } => {
+            ("search", Tone::Plain, format!("{search}, ≤ {}", count(u64::from(*max_probes), "probe")))
+        }
+        Event::ProbeChosen { .. } => return None,
+        Event::SearchFinished { result } => {
+            let tone = if result.best.is_some() && result.unfinished.is_none() { Tone::Good } else { Tone::Warn };
+            ("search", tone, format!("{}: {}", result.search, result.text()))
+        }
         Event::Notice { message } => ("note", Tone::Warn, message.clone()),
         Event::RunFinished { counts, exit_code } => {
             let tone = if *exit_code == 0 { Tone::Good } else { Tone::Bad };

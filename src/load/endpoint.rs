@@ -1,24 +1,19 @@
-//! Where requests go: a base URL taken apart, resolved once, and the connections to it.
+//! Where requests go: a base URL taken apart and looked up once, and what every request to it begins with.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use url::Url;
 
 use super::{LoadError, Target, tls};
 
-/// Longest time that opening one connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Engines close idle connections after 5 s; one that has been idle this long is replaced instead of being raced.
-const MAX_IDLE: Duration = Duration::from_secs(3);
+/// How TLS is spoken with a server.
+pub struct TlsSettings {
+    pub config: Arc<ClientConfig>,
+    pub name: ServerName<'static>,
+}
 
 /// A server, ready to be connected to.
 pub struct Endpoint {
@@ -28,7 +23,7 @@ pub struct Endpoint {
     host: String,
     base_path: String,
     headers: String,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<TlsSettings>,
 }
 
 impl Endpoint {
@@ -42,7 +37,7 @@ impl Endpoint {
             let config = tls::client_config(&target.tls)?;
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_string())
                 .map_err(|e| LoadError::Url { url: target.base_url.clone(), message: e.to_string() })?;
-            Some((TlsConnector::from(Arc::new(config)), name))
+            Some(TlsSettings { config: Arc::new(config), name })
         } else {
             None
         };
@@ -83,31 +78,14 @@ impl Endpoint {
         .into_bytes()
     }
 
-    /// Opens a connection, TLS included, and tells how long that took.
-    pub async fn connect(&self) -> std::io::Result<(Connection, Duration)> {
-        let begun = Instant::now();
-        let io = tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await.map_err(|_| {
-            let message = format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
-            std::io::Error::new(std::io::ErrorKind::TimedOut, message)
-        })??;
-        Ok((Connection { io, last_used: Instant::now(), used: false }, begun.elapsed()))
+    /// Where it can be reached, in the order to try.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
-    async fn open(&self) -> std::io::Result<Io> {
-        let mut last = None;
-        for address in &self.addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(match &self.tls {
-                        None => Io::Plain(stream),
-                        Some((connector, name)) => Io::Tls(Box::new(connector.connect(name.clone(), stream).await?)),
-                    });
-                }
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into()))
+    /// How TLS is spoken; `None` where it is not.
+    pub fn tls(&self) -> Option<&TlsSettings> {
+        self.tls.as_ref()
     }
 }
 
@@ -145,54 +123,6 @@ fn header_lines(headers: &[(String, String)]) -> Result<String, LoadError> {
         lines.push_str(&format!("{name}: {value}\r\n"));
     }
     Ok(lines)
-}
-
-/// An open connection.
-pub struct Connection {
-    io: Io,
-    last_used: Instant,
-    /// It has carried an exchange: a failure before the first byte of an answer may be the peer's idle timeout.
-    pub used: bool,
-}
-
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connection {
-    /// Nothing has arrived unasked (an end of stream included) and it has not been idle for too long.
-    pub fn is_fresh(&mut self) -> bool {
-        let mut byte = [0];
-        let mut buf = ReadBuf::new(&mut byte);
-        self.last_used.elapsed() < MAX_IDLE
-            && self.poll_read(&mut Context::from_waker(Waker::noop()), &mut buf).is_pending()
-    }
-
-    /// An exchange has ended; the connection carries the next one.
-    pub fn rested(&mut self) {
-        self.last_used = Instant::now();
-        self.used = true;
-    }
-
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-
-    pub async fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        match &mut self.io {
-            Io::Plain(stream) => send(stream, bytes).await,
-            Io::Tls(stream) => send(stream.as_mut(), bytes).await,
-        }
-    }
-}
-
-async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
-    stream.write_all(bytes).await?;
-    stream.flush().await
 }
 
 #[cfg(test)]

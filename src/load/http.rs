@@ -27,6 +27,18 @@ pub struct Head {
     pub content_type: String,
     /// Of a redirect.
     pub location: Option<String>,
+    stream: bool,
+}
+
+impl Head {
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body is one that a stream of events may come in.
+    pub fn is_stream(&self) -> bool {
+        self.stream
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +248,7 @@ impl ResponseReader {
                 return Err(HttpError::Encoded(value.to_string()));
             }
         }
+        self.head.stream = self.head.is_success() && !self.head.content_type.starts_with("application/json");
         Ok(match (self.head.status, chunked, length) {
             (204 | 304, _, _) | (_, false, Some(0)) => State::Done,
             (_, true, _) => State::Size { value: 0, digits: false, extension: false },

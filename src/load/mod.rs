@@ -1,19 +1,29 @@
 //! The load generator: sends the requests of a workload over its own HTTP/1.1 connections and stamps what comes back.
 //!
-//! Streams are spread over workers, each a thread with a runtime of its own. A stream lives in a slot: a connection
-//! with its buffers and its results. Between the arrival of a token and the end of its handling there is no lock, no
-//! channel, no log line and, for an ordinary token, no allocation. Results are merged once, when the sample is over.
+//! Streams are spread over workers, each a thread with an event loop of its own ([`reactor`]). A stream lives in a slot: a
+//! state machine around one connection, with its buffers and its results. A token costs its share of one wait, one read
+//! and one look at the clock; between its arrival and the end of its handling there is no lock, no channel, no log line
+//! and, for an ordinary token, no allocation. Results are merged once, when the sample is over.
 //!
 //! May open sockets and threads; reads no files but those of the TLS configuration; prints nothing.
 
-mod alarm;
+mod connection;
+mod desk;
 mod endpoint;
+mod feed;
 mod http;
+mod link;
 mod marks;
+pub mod null_server;
+mod pace;
 mod probe;
+mod reactor;
 mod sample;
 mod slot;
+mod stop;
+mod timer;
 mod tls;
+mod verdict;
 mod worker;
 
 #[cfg(test)]
@@ -74,6 +84,8 @@ pub struct LoadOptions {
     pub workers: Option<usize>,
     /// A text calibration measured before; measured at the start of the sample when unset and needed.
     pub calibration: Option<TextCalibration>,
+    /// Keep the gaps of every request apart, four bytes each, beside the histogram of all.
+    pub keep_gaps: bool,
 }
 
 impl Default for LoadOptions {
@@ -85,6 +97,7 @@ impl Default for LoadOptions {
             drain_timeout: Duration::from_secs(30),
             workers: None,
             calibration: None,
+            keep_gaps: false,
         }
     }
 }
@@ -110,6 +123,8 @@ pub enum LoadError {
     Request(#[from] RequestError),
     #[error("a load worker cannot be started")]
     Thread(#[source] std::io::Error),
+    #[error("waiting for the sockets failed")]
+    Poll(#[source] std::io::Error),
     #[error("a load worker ended unexpectedly")]
     Worker,
     #[error("the measurement was cancelled")]
@@ -129,6 +144,7 @@ impl LoadError {
             | LoadError::Warmup { .. }
             | LoadError::Models { .. }
             | LoadError::Thread(_)
+            | LoadError::Poll(_)
             | LoadError::Worker
             | LoadError::Cancelled => false,
         }

@@ -1,10 +1,17 @@
 //! Single requests: is the server ready, what is its model called, how many tokens is a word.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use mio::{Poll, Waker};
+use tokio::sync::oneshot;
 
 use super::endpoint::Endpoint;
-use super::slot::{Link, Slot, Timing};
+use super::link::{Link, Loaded};
+use super::pace::Single;
+use super::reactor::{Reactor, WAKE};
+use super::slot::unmeasured;
+use super::stop::{Stop, StopGuard};
 use super::{LoadError, Target, TlsConfig, tls};
 use crate::stats::{RequestRecord, Status};
 use crate::wire::request::{Prompt, check_api};
@@ -44,8 +51,8 @@ pub async fn one_token(target: &Target, timeout: Duration) -> Result<ProbeOutcom
         (Status::Ok, _) => ProbeOutcome::Ready {
             ttft: record.ttft_ns().map(Duration::from_nanos),
             latency: Duration::from_nanos(record.end_ns - record.start_ns),
-            input_tokens: record.input_tokens,
-            output_tokens: record.output_tokens,
+            input_tokens: record.input_tokens.map(u64::from),
+            output_tokens: record.output_tokens.map(u64::from),
         },
         (_, 408 | 425 | 429) => ProbeOutcome::NotReady { message },
         (_, status @ 400..500) => ProbeOutcome::Refused { status, message },
@@ -71,20 +78,43 @@ pub async fn calibrate_text(
             return Err(LoadError::Warmup { url: target.base_url.clone(), n: 1, message });
         }
         match record.input_tokens {
-            Some(n) => *count = n,
+            Some(n) => *count = u64::from(n),
             None => return Ok(TextCalibration::default()),
         }
     }
     Ok(TextCalibration::from_points((short, counted[0]), (long, counted[1])).unwrap_or_default())
 }
 
-/// Sends one request of one token on a connection of its own.
+/// Sends one request of one token on a connection of its own. Dropping the future gives it up.
 async fn single(target: &Target, api: Api, prompt: Prompt, timeout: Duration) -> Result<RequestRecord, LoadError> {
     let endpoint = Endpoint::resolve(target).await?;
-    let mut slot = Slot::new(Arc::new(Link::new(endpoint, target, api, 0.0, true)));
-    slot.load(0, &PlannedRequest { prompt, input_tokens: None, output_tokens: 1, seed: None })?;
-    let timing = Timing { epoch: Instant::now(), request_timeout: timeout, cutoff: None };
-    Ok(slot.exchange(&timing, 0).await)
+    let link = Arc::new(Link::new(endpoint, target, api, 0.0, true));
+    let planned = PlannedRequest { prompt, input_tokens: None, output_tokens: 1, seed: None };
+    let request = link.load(0, &planned, Vec::new())?;
+    let poll = Poll::new().map_err(LoadError::Thread)?;
+    let waker = Waker::new(poll.registry(), WAKE).map_err(LoadError::Thread)?;
+    let stop = Arc::new(Stop::new(vec![waker]));
+    let _given_up = StopGuard(stop.clone());
+    let (send, receive) = oneshot::channel();
+    let body = move || {
+        // Nobody waits for it when it was given up.
+        let _ = send.send(exchange(link, request, poll, stop, timeout));
+    };
+    std::thread::Builder::new().name("probe".into()).spawn(body).map_err(LoadError::Thread)?;
+    receive.await.unwrap_or(Err(LoadError::Worker))
+}
+
+fn exchange(
+    link: Arc<Link>,
+    request: Loaded,
+    poll: Poll,
+    stop: Arc<Stop>,
+    timeout: Duration,
+) -> Result<RequestRecord, LoadError> {
+    let mut reactor = Reactor::new(poll, link, stop, unmeasured(timeout)).map_err(LoadError::Thread)?;
+    let mut pace = Single::begin(&mut reactor, request);
+    reactor.drive(&mut pace)?;
+    Ok(pace.record.expect("the pace is finished when there is a record"))
 }
 
 /// The name of the first model that the server lists.

@@ -3,12 +3,17 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::sync::{Barrier, Semaphore, oneshot};
+use mio::{Poll, Waker};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::desk::Output;
 use super::endpoint::Endpoint;
+use super::feed::{Feed, Filler};
+use super::link::Link;
 use super::probe;
-use super::slot::{Link, Output};
+use super::reactor::WAKE;
+use super::stop::{Cap, Stop, StopGuard};
 use super::worker::{self, Share, Shared, WorkerOutput};
 use super::{LoadError, LoadOptions, Target};
 use crate::stats::{LoadShape, Progress, SampleData};
@@ -19,13 +24,15 @@ use crate::workload::arrival::{Pacer, Schedule};
 use crate::workload::prompts::{Form, Phase, Prompts};
 
 /// Streams that one worker carries before a second one is worth its thread.
-const STREAMS_PER_WORKER: u32 = 64;
+const STREAMS_PER_WORKER: u32 = 256;
 /// Workers that are used at most unless more are asked for.
-const MAX_WORKERS: usize = 2;
+const MAX_WORKERS: usize = 4;
 /// Failures in a row that end a sample, at least.
 const MAX_FAILURES: u64 = 100;
 /// Connections opened ahead of an open-loop sample, at most.
 const MAX_AHEAD: u32 = 256;
+/// Requests written out ahead of their time, at least.
+const MIN_READY: u32 = 16;
 
 /// Measures one sample. Requests that fail are in the result; the error is for what keeps the sample from being taken.
 /// Cancelling the token, or dropping the future, ends all of it.
@@ -38,20 +45,34 @@ pub async fn run_sample(
 ) -> Result<SampleData, LoadError> {
     workload.check()?;
     check_api(&target.api, workload.api)?;
-    let token = cancel.child_token();
-    let _stops_the_workers = token.clone().drop_guard();
-    let prepared = prepare(target, workload, options, progress);
-    let (shared, shares) = tokio::select! {
+    let prepared = tokio::select! {
         biased;
-        () = token.cancelled() => return Err(LoadError::Cancelled),
-        prepared = prepared => prepared?,
+        () = cancel.cancelled() => return Err(LoadError::Cancelled),
+        prepared = prepare(target, workload, options, progress) => prepared?,
     };
-    let workers = start_workers(&shared, shares, &token)?;
+    let shared = prepared.shared.clone();
+    let _stops_the_workers = StopGuard(shared.stop.clone());
+    let workers = start_workers(prepared)?;
     let mut results = Vec::with_capacity(workers.len());
-    for worker in workers {
-        results.push(worker.await.unwrap_or(Err(LoadError::Worker)));
+    for mut worker in workers {
+        let result = tokio::select! {
+            biased;
+            result = &mut worker => result,
+            () = cancel.cancelled() => {
+                shared.stop.stop();
+                worker.await
+            }
+        };
+        results.push(result.unwrap_or(Err(LoadError::Worker)));
     }
+    shared.feed.close();
     Ok(merge(&shared, workload, first_cause(results)?))
+}
+
+/// A sample before its threads are started.
+struct Prepared {
+    shared: Arc<Shared>,
+    shares: Vec<(Share, Poll)>,
 }
 
 /// How synthetic prompts of this workload are made.
@@ -64,7 +85,7 @@ async fn prepare(
     workload: &Workload,
     options: &LoadOptions,
     progress: Arc<Progress>,
-) -> Result<(Arc<Shared>, Vec<Share>), LoadError> {
+) -> Result<Prepared, LoadError> {
     let form = if workload.dataset.is_some() || sends_token_ids(target, workload) {
         Form::Ids
     } else {
@@ -81,7 +102,7 @@ async fn prepare(
     let endpoint = Endpoint::resolve(target).await?;
     let link = Arc::new(Link::new(endpoint, target, workload.api, workload.temperature, workload.ignore_eos));
     // Whatever the dialect cannot say is refused here, before anything is sent.
-    link.encode(&prompts.get(Phase::Measured, 0), &mut Vec::new())?;
+    link.load(0, &prompts.get(Phase::Measured, 0), Vec::new())?;
 
     let limit = workload.request_limit();
     progress.planned.store(limit.unwrap_or(0), Relaxed);
@@ -92,7 +113,14 @@ async fn prepare(
         Pacer::Closed { .. } => (None, None),
         Pacer::Open { schedule, cap } => (Some(*schedule), cap),
     };
+    let polls = (0..workers).map(|_| Poll::new()).collect::<Result<Vec<Poll>, _>>().map_err(LoadError::Thread)?;
+    let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKE)).collect::<Result<Vec<Waker>, _>>();
+    let stop = Arc::new(Stop::new(wakers.map_err(LoadError::Thread)?));
+    let prompts = Arc::new(prompts);
+    let numbers = (0, 1, limit.unwrap_or(u64::MAX));
+    let ahead = streams.max(MIN_READY) as usize;
     let shared = Shared {
+        feed: Arc::new(Feed::new(link.clone(), prompts.clone(), numbers, ahead)),
         link,
         prompts,
         progress,
@@ -101,18 +129,20 @@ async fn prepare(
         duration: workload.duration,
         limit: limit.unwrap_or(u64::MAX),
         warmup: workload.warmup,
-        next: AtomicU64::new(0),
         next_warmup: AtomicU64::new(0),
         warmed: AtomicU64::new(0),
         warmup_failure: Mutex::new(None),
         failures_in_a_row: AtomicU64::new(0),
         max_failures_in_a_row: MAX_FAILURES.max(2 * u64::from(streams)),
         stopped: OnceLock::new(),
-        barrier: Barrier::new(workers),
         start: OnceLock::new(),
-        cap: cap.map(|n| Arc::new(Semaphore::new(n as usize))),
+        cap: cap.map(|n| Cap::new(n, stop.clone())),
+        stop,
+        ahead: ahead.div_ceil(workers),
+        keep_gaps: options.keep_gaps,
     };
-    Ok((Arc::new(shared), shares(workers, streams, schedule)))
+    let shares = shares(workers, streams, schedule).into_iter().zip(polls).collect();
+    Ok(Prepared { shared: Arc::new(shared), shares })
 }
 
 /// Streams that are opened before the start. An open loop opens as many as a second's arrivals; more are opened when
@@ -133,10 +163,10 @@ fn default_workers(streams: u32) -> usize {
 
 fn shares(workers: usize, streams: u32, schedule: Option<Schedule>) -> Vec<Share> {
     (0..workers)
-        .map(|w| Share {
-            worker: w as u64,
-            workers: workers as u64,
-            slots: streams as usize / workers + usize::from(w < streams as usize % workers),
+        .map(|worker| Share {
+            worker,
+            workers,
+            slots: streams as usize / workers + usize::from(worker < streams as usize % workers),
             schedule: schedule.clone(),
         })
         .collect()
@@ -144,16 +174,25 @@ fn shares(workers: usize, streams: u32, schedule: Option<Schedule>) -> Vec<Share
 
 type Started = Vec<oneshot::Receiver<Result<WorkerOutput, LoadError>>>;
 
-/// Each worker is a thread with a runtime of its own. One that fails stops the others.
-fn start_workers(shared: &Arc<Shared>, shares: Vec<Share>, token: &CancellationToken) -> Result<Started, LoadError> {
+/// Each worker is a thread; where the loop is closed, one more writes requests out ahead of their time. A worker that
+/// fails stops the others.
+fn start_workers(prepared: Prepared) -> Result<Started, LoadError> {
+    let Prepared { shared, shares } = prepared;
+    let filler = match shares.iter().all(|(share, _)| share.schedule.is_none()) {
+        true => Some(Arc::new(Filler::start(shared.feed.clone()).map_err(LoadError::Thread)?)),
+        false => None,
+    };
     let mut started = Vec::with_capacity(shares.len());
-    for share in shares {
+    for (share, poll) in shares {
         let (send, receive) = oneshot::channel();
-        let (shared, token) = (shared.clone(), token.clone());
+        let (shared, filler) = (shared.clone(), filler.clone());
         let body = move || {
-            let result = run_worker(shared, share, &token);
+            // The feed is filled as long as one worker needs it.
+            let _filler = filler;
+            let _stops_the_others_in_a_panic = PanicGuard(&shared.stop);
+            let result = worker::run(&shared, &share, poll);
             if result.is_err() {
-                token.cancel();
+                shared.stop.stop();
             }
             // Nobody waits for it when the sample was given up.
             let _ = send.send(result);
@@ -164,15 +203,15 @@ fn start_workers(shared: &Arc<Shared>, shares: Vec<Share>, token: &CancellationT
     Ok(started)
 }
 
-fn run_worker(shared: Arc<Shared>, share: Share, token: &CancellationToken) -> Result<WorkerOutput, LoadError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(LoadError::Thread)?;
-    runtime.block_on(async {
-        tokio::select! {
-            biased;
-            () = token.cancelled() => Err(LoadError::Cancelled),
-            result = worker::run(shared, share) => result,
+/// Stops the sample when its thread panics, so that no other worker waits for that one.
+struct PanicGuard<'a>(&'a Stop);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
         }
-    })
+    }
 }
 
 /// All results, or the error that made the others stop.
@@ -192,8 +231,8 @@ fn first_cause(results: Vec<Result<WorkerOutput, LoadError>>) -> Result<Vec<Work
 fn merge(shared: &Shared, workload: &Workload, outputs: Vec<WorkerOutput>) -> SampleData {
     let client_cpu_fraction = outputs.iter().filter_map(|o| o.cpu_fraction).reduce(f64::max);
     let mut all = Output::default();
-    for mut worker in outputs {
-        all.take_from(&mut worker.output);
+    for worker in outputs {
+        all.take_from(worker.output);
     }
     all.requests.sort_unstable_by_key(|r| r.index);
     let shape = match workload.rate {
@@ -208,7 +247,8 @@ fn merge(shared: &Shared, workload: &Workload, outputs: Vec<WorkerOutput>) -> Sa
         started_wall_ns: shared.start.get().map_or(0, |s| s.wall_ns),
         exact_output: workload.ignore_eos,
         client_cpu_fraction,
-        recv_lag_ns: Vec::new(),
+        recv_lag: all.recv_lag,
+        answers: all.answers,
         stopped_early: shared.stopped.get().cloned(),
     }
 }

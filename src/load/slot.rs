@@ -1,438 +1,430 @@
-//! A slot: one connection and everything that one stream at a time needs. Slots share nothing that they write to.
+//! A slot: one connection and everything that one stream at a time needs. A state machine: it is told to open, to send,
+//! that its socket is ready, that its time is up; it never waits. What it comes to is an [`Outcome`].
 
-use std::cell::RefCell;
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use tokio::io::ReadBuf;
+use mio::Token;
+use mio::event::Event;
 
-use super::Target;
-use super::alarm::Alarm;
-use super::endpoint::{Connection, Endpoint};
+use super::connection::{Connection, Read};
+use super::desk::{Desk, Timing};
 use super::http::{Head, HttpError, ResponseReader};
+use super::link::{Link, Loaded};
 use super::marks::Marks;
-use crate::stats::{Gaps, Progress, RequestRecord, Status};
-use crate::wire::request::{self, RequestError, RequestSpec};
-use crate::wire::{Api, ApiSpec, Dialect, rejection};
-use crate::workload::prompts::PlannedRequest;
+use super::verdict::{Exchange, Failure};
+use crate::stats::{RequestRecord, Status};
 
-/// Bytes read at once.
-const READ_SIZE: usize = 128 * 1024;
-/// Most bytes of an error body that are kept.
-const MAX_BODY: usize = 64 * 1024;
+/// Longest time that opening one connection may take, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that the first, throw-away request on a new connection may take.
 const TOUCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Token events between two updates of the progress counters.
-const PROGRESS_STEP: u32 = 64;
+/// Most bytes of an error body that are kept.
+const MAX_BODY: usize = 64 * 1024;
 
-thread_local! {
-    /// One buffer per thread: bytes are read and handled without a pause in between.
-    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+/// What came of something that a slot was told to do.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The connection that was asked for is open, or cannot be.
+    Opened(std::io::Result<()>),
+    /// The request that was sent has its end.
+    Ended(Box<RequestRecord>),
 }
 
-/// What all slots of a sample have in common, read-only.
-pub struct Link {
-    pub endpoint: Endpoint,
-    pub api: ApiSpec,
-    which: Api,
-    model: String,
-    temperature: f64,
-    ignore_eos: bool,
-    head: Vec<u8>,
-    touch: Option<Vec<u8>>,
+/// What a slot is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing. Its connection, where it has one, can carry a request.
+    Resting,
+    Opening(Then),
+    /// A throw-away request for the health path is on its way, so that the server has taken the connection up.
+    Touching,
+    Exchanging,
 }
 
-impl Link {
-    pub fn new(endpoint: Endpoint, target: &Target, which: Api, temperature: f64, ignore_eos: bool) -> Link {
-        let head = endpoint.post_head(&request::path(&target.api, which, &target.model, true));
-        let touch = target.api.health.as_deref().map(|path| endpoint.get(path));
-        let (api, model) = (target.api.clone(), target.model.clone());
-        Link { endpoint, api, which, model, temperature, ignore_eos, head, touch }
-    }
-
-    /// Writes a whole HTTP request.
-    pub fn encode(&self, planned: &PlannedRequest, out: &mut Vec<u8>) -> Result<(), RequestError> {
-        let spec = RequestSpec {
-            model: &self.model,
-            prompt: &planned.prompt,
-            max_tokens: planned.output_tokens,
-            temperature: self.temperature,
-            seed: planned.seed,
-            ignore_eos: self.ignore_eos,
-            stream: true,
-        };
-        let body = request::build(&self.api, self.which, &spec)?.body;
-        out.clear();
-        out.reserve(self.head.len() + body.len() + 16);
-        out.extend_from_slice(&self.head);
-        out.extend_from_slice(format!("{}\r\n\r\n", body.len()).as_bytes());
-        out.extend_from_slice(&body);
-        Ok(())
-    }
-}
-
-/// The times that bound a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Clock points are counted from here.
-    pub epoch: Instant,
-    pub request_timeout: Duration,
-    /// Requests that still run then are cancelled.
-    pub cutoff: Option<Instant>,
-}
-
-impl Timing {
-    /// Nanoseconds since the epoch.
-    pub fn now(&self) -> u64 {
-        Instant::now().saturating_duration_since(self.epoch).as_nanos() as u64
-    }
-}
-
-/// Why an exchange failed before its answer was complete.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("cannot connect: {0}")]
-    Connect(std::io::Error),
-    #[error("the connection failed: {0}")]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    #[error("no complete answer within {} s", .0.as_secs_f64())]
-    Timeout(Duration),
-    #[error("still running when the duration and its drain time were over")]
-    Cutoff,
-}
-
-/// What the slots of a sample hand over in the end.
-#[derive(Debug, Default)]
-pub struct Output {
-    pub requests: Vec<RequestRecord>,
-    pub gaps: Gaps,
-    pub connect_ns: Vec<u64>,
-}
-
-impl Output {
-    /// Moves everything of `other` here.
-    pub fn take_from(&mut self, other: &mut Output) {
-        self.requests.append(&mut other.requests);
-        self.gaps.take_from(&mut other.gaps);
-        self.connect_ns.append(&mut other.connect_ns);
-    }
+/// What an open connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Touch,
+    Rest,
+    Exchange,
 }
 
 /// One stream at a time.
 pub struct Slot {
-    link: Arc<Link>,
+    token: Token,
+    state: State,
     connection: Option<Connection>,
-    request: Vec<u8>,
-    planned: Planned,
+    opening: Opening,
+    /// The request under way, or the last one.
+    request: Loaded,
+    /// Bytes of it that the connection has taken.
+    written: usize,
+    /// What writing it failed with: what the server says may tell more.
+    write_error: Option<std::io::Error>,
+    /// The connection was there before the request: it may have died unseen.
+    kept: bool,
     reader: ResponseReader,
     marks: Marks,
     /// Body of an answer that is not a stream.
     body: Vec<u8>,
+    intended_ns: u64,
     start_ns: u64,
     end_ns: u64,
-    wall_start_ns: i64,
-    progress: Option<Arc<Progress>>,
-    /// Tokens of this request that the progress counters know of.
-    told: u32,
-    /// Rings at scheduled starts.
-    pub alarm: Alarm,
-    pub output: Output,
+    /// When the request is given up.
+    deadline_ns: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Planned {
-    index: u64,
-    input: Option<u32>,
-    output: u32,
+/// A connection that is being opened.
+#[derive(Debug)]
+struct Opening {
+    begun: Instant,
+    /// Number of the address.
+    address: usize,
+    deadline_ns: u64,
 }
 
 impl Slot {
-    pub fn new(link: Arc<Link>) -> Slot {
+    pub fn new(token: Token, link: &Link) -> Slot {
         Slot {
+            token,
+            state: State::Resting,
             connection: None,
-            request: Vec::new(),
-            planned: Planned::default(),
+            opening: Opening { begun: Instant::now(), address: 0, deadline_ns: u64::MAX },
+            request: Loaded::default(),
+            written: 0,
+            write_error: None,
+            kept: false,
             reader: ResponseReader::default(),
             marks: Marks::new(link.api.dialect),
             body: Vec::new(),
+            intended_ns: 0,
             start_ns: 0,
             end_ns: 0,
-            wall_start_ns: 0,
-            progress: None,
-            told: 0,
-            alarm: Alarm::default(),
-            output: Output::default(),
-            link,
+            deadline_ns: u64::MAX,
         }
     }
 
-    /// Moves these counters from now on.
-    pub fn report_to(&mut self, progress: Arc<Progress>) {
-        self.progress = Some(progress);
-    }
-
-    /// Makes the next request ready to be sent.
-    pub fn load(&mut self, index: u64, planned: &PlannedRequest) -> Result<(), RequestError> {
-        self.planned = Planned { index, input: planned.input_tokens, output: planned.output_tokens };
-        self.link.encode(planned, &mut self.request)
-    }
-
-    /// Sees to it that a connection is open, and that the server has taken it up: a new one carries a throw-away request
-    /// for the health path first, where there is one. Returns whether it was open already.
-    pub async fn ready(&mut self, touch: bool) -> std::io::Result<bool> {
-        if self.connection.as_mut().is_some_and(Connection::is_fresh) {
-            return Ok(true);
+    /// When [`expire`](Slot::expire) is due; `u64::MAX` while nothing is under way.
+    pub fn deadline_ns(&self) -> u64 {
+        match self.state {
+            State::Resting => u64::MAX,
+            State::Exchanging => self.deadline_ns,
+            State::Touching | State::Opening(Then::Touch | Then::Rest) => self.opening.deadline_ns,
+            State::Opening(Then::Exchange) => self.opening.deadline_ns.min(self.deadline_ns),
         }
+    }
+
+    /// The buffer of the last request, to be used again.
+    pub fn used_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.request.bytes)
+    }
+
+    /// A connection is open and as good as new. Reads from it: not for the path of a token.
+    pub fn is_open(&mut self) -> bool {
+        self.connection.as_mut().is_some_and(|c| c.is_fresh() && c.is_silent())
+    }
+
+    /// Opens a connection in place of what there was. With `touch`, it carries a throw-away request for the health path,
+    /// where there is one.
+    pub fn open(&mut self, desk: &mut Desk, touch: bool) -> Option<Outcome> {
+        let then = if touch && desk.link.touch.is_some() { Then::Touch } else { Then::Rest };
+        self.connect(desk, then)
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn send(&mut self, desk: &mut Desk, request: Loaded, intended_ns: u64) -> Option<Outcome> {
+        let now = desk.timing.now();
+        let timeout = now.saturating_add(desk.timing.request_timeout.as_nanos() as u64);
+        self.deadline_ns = desk.timing.cutoff.map_or(timeout, |cutoff| cutoff.min(timeout));
+        self.request = request;
+        self.intended_ns = intended_ns;
+        desk.tell_sent();
+        self.begin(now);
+        if matches!(self.state, State::Opening(_)) {
+            self.state = State::Opening(Then::Exchange);
+            return None;
+        }
+        self.kept = self.connection.as_ref().is_some_and(Connection::is_fresh);
+        if self.kept { self.start(desk) } else { self.connect(desk, Then::Exchange) }
+    }
+
+    /// The socket is ready, as far as the poll knows.
+    pub fn ready(&mut self, desk: &mut Desk, event: &Event) -> Option<Outcome> {
+        let connection = self.connection.as_mut()?;
+        connection.read_closed |= event.is_read_closed() || event.is_error();
+        match self.state {
+            State::Exchanging => self.go_on(desk),
+            State::Opening(then) => self.establish(desk, then),
+            State::Touching => self.touch(desk),
+            State::Resting => {
+                // Bytes that nobody asked for, or its end.
+                if !connection.is_silent() {
+                    self.connection = None;
+                }
+                None
+            }
+        }
+    }
+
+    /// The deadline has passed.
+    pub fn expire(&mut self, desk: &mut Desk) -> Option<Outcome> {
+        let now = desk.timing.now();
+        match self.state {
+            State::Resting => None,
+            State::Touching => self.connect(desk, Then::Rest),
+            State::Opening(Then::Exchange) | State::Exchanging if now >= self.deadline_ns => {
+                let failure = match desk.timing.cutoff {
+                    Some(cutoff) if cutoff <= self.deadline_ns => Failure::Cutoff,
+                    _ => Failure::Timeout(desk.timing.request_timeout),
+                };
+                self.fail(desk, failure)
+            }
+            State::Exchanging => None,
+            State::Opening(then) => {
+                let message = format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
+                self.unconnected(desk, then, std::io::Error::new(std::io::ErrorKind::TimedOut, message))
+            }
+        }
+    }
+
+    fn connect(&mut self, desk: &mut Desk, then: Then) -> Option<Outcome> {
+        let deadline_ns = desk.timing.now().saturating_add(CONNECT_TIMEOUT.as_nanos() as u64);
+        self.opening = Opening { begun: Instant::now(), address: 0, deadline_ns };
+        self.kept = false;
+        self.connect_to_address(desk, then)
+    }
+
+    fn connect_to_address(&mut self, desk: &mut Desk, then: Then) -> Option<Outcome> {
+        self.state = State::Opening(then);
         self.connection = None;
-        self.connect().await?;
-        if touch && self.link.touch.is_some() {
-            let kept = tokio::time::timeout(TOUCH_TIMEOUT, self.touch()).await.unwrap_or(false);
-            if !kept {
-                self.connect().await?;
+        let link = &desk.link;
+        let address = link.endpoint.addresses()[self.opening.address];
+        match Connection::open(address, link.endpoint.tls(), &desk.registry, self.token) {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                None
+            }
+            Err(e) => self.try_next_address(desk, then, e),
+        }
+    }
+
+    fn try_next_address(&mut self, desk: &mut Desk, then: Then, error: std::io::Error) -> Option<Outcome> {
+        self.opening.address += 1;
+        if self.opening.address < desk.link.endpoint.addresses().len() {
+            return self.connect_to_address(desk, then);
+        }
+        self.unconnected(desk, then, error)
+    }
+
+    fn unconnected(&mut self, desk: &mut Desk, then: Then, error: std::io::Error) -> Option<Outcome> {
+        self.connection = None;
+        if then == Then::Exchange {
+            return self.fail(desk, Failure::Connect(error));
+        }
+        self.state = State::Resting;
+        Some(Outcome::Opened(Err(error)))
+    }
+
+    fn establish(&mut self, desk: &mut Desk, then: Then) -> Option<Outcome> {
+        let connection = self.connection.as_mut().expect("a connection is being opened");
+        match connection.establish() {
+            Ok(false) => return None,
+            Ok(true) => {}
+            Err(e) => return self.try_next_address(desk, then, e),
+        }
+        desk.output.connect_ns.push(self.opening.begun.elapsed().as_nanos() as u64);
+        match then {
+            Then::Exchange => self.start(desk),
+            Then::Rest => {
+                connection.rested();
+                self.state = State::Resting;
+                Some(Outcome::Opened(Ok(())))
+            }
+            Then::Touch => {
+                self.state = State::Touching;
+                self.opening.deadline_ns = desk.timing.now().saturating_add(TOUCH_TIMEOUT.as_nanos() as u64);
+                self.reader.reset();
+                self.body.clear();
+                let touch = desk.link.touch.as_deref().unwrap_or_default();
+                match connection.write(touch) {
+                    // A few hundred bytes on a new connection fit.
+                    Ok(n) if n == touch.len() => self.touch(desk),
+                    _ => self.connect(desk, Then::Rest),
+                }
             }
         }
-        Ok(false)
     }
 
-    async fn connect(&mut self) -> std::io::Result<()> {
-        let (connection, took) = self.link.endpoint.connect().await?;
-        self.output.connect_ns.push(took.as_nanos() as u64);
-        self.connection = Some(connection);
-        Ok(())
-    }
-
-    /// Whether the connection is good for another request afterwards.
-    async fn touch(&mut self) -> bool {
-        let (Some(bytes), Some(connection)) = (self.link.touch.clone(), self.connection.as_mut()) else { return true };
-        self.reader.reset();
-        self.body.clear();
-        if connection.write_all(&bytes).await.is_err() {
-            return false;
-        }
-        let received = poll_fn(|cx| self.receive(cx, None)).await;
-        self.rest();
-        received.is_ok() && self.connection.is_some()
-    }
-
-    /// Sends the loaded request and reads its answer.
-    pub async fn exchange(&mut self, timing: &Timing, intended_ns: u64) -> RequestRecord {
-        self.told = 0;
-        if let Some(progress) = &self.progress {
-            progress.sent.fetch_add(1, Relaxed);
-        }
-        self.begin(timing);
-        let timeout = Instant::now() + timing.request_timeout;
-        let deadline = timing.cutoff.map_or(timeout, |c| c.min(timeout));
-        let attempts = tokio::time::timeout_at(deadline.into(), self.attempts(timing)).await;
-        let result = attempts.unwrap_or_else(|_| {
-            let cut = timing.cutoff.is_some_and(|c| c <= timeout);
-            Err(if cut { Failure::Cutoff } else { Failure::Timeout(timing.request_timeout) })
-        });
-        if result.is_err() {
-            self.end_ns = timing.now();
-            self.connection = None;
-        }
-        let record = self.record(result, intended_ns);
-        self.tell_end(&record);
-        record
-    }
-
-    /// Tries once, and once more on a new connection when one that was kept turns out to be dead.
-    async fn attempts(&mut self, timing: &Timing) -> Result<(), Failure> {
-        loop {
-            let kept = self.ready(false).await.map_err(Failure::Connect)?;
-            self.begin(timing);
-            let result = self.attempt(timing).await;
-            let dead = matches!(result, Err(Failure::Io(_) | Failure::Http(HttpError::Closed)));
-            if !(dead && kept && !self.reader.any()) {
-                return result;
+    /// Reads the answer to the throw-away request; where it did not go well, another connection goes without.
+    fn touch(&mut self, desk: &mut Desk) -> Option<Outcome> {
+        match self.receive(desk, false) {
+            Ok(false) => None,
+            Ok(true) if self.reader.reusable() => {
+                self.rest();
+                Some(Outcome::Opened(Ok(())))
             }
-            self.connection = None;
+            Ok(true) | Err(_) => self.connect(desk, Then::Rest),
         }
     }
 
-    fn begin(&mut self, timing: &Timing) {
+    fn begin(&mut self, now: u64) {
         self.reader.reset();
         self.marks.reset();
         self.body.clear();
-        self.wall_start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
-        self.start_ns = timing.now();
+        self.written = 0;
+        self.write_error = None;
+        self.start_ns = now;
     }
 
-    async fn attempt(&mut self, timing: &Timing) -> Result<(), Failure> {
-        let connection = self.connection.as_mut().expect("ready() left a connection");
-        let written = connection.write_all(&self.request).await;
-        let received = poll_fn(|cx| self.receive(cx, Some(timing))).await;
-        // A server may refuse a request before it has read all of it: what it says then tells more than the broken pipe.
-        if received.is_err() {
-            written?;
+    /// Sends the request on the open connection. The clock starts here.
+    fn start(&mut self, desk: &mut Desk) -> Option<Outcome> {
+        self.state = State::Exchanging;
+        self.begin(desk.timing.now());
+        self.write();
+        // Nothing can have arrived yet, and when it does, the poll tells; a connection that failed tells here.
+        if self.write_error.is_some() { self.go_on(desk) } else { None }
+    }
+
+    /// Hands over what is left of the request.
+    fn write(&mut self) {
+        let connection = self.connection.as_mut().expect("an exchange has a connection");
+        while self.written < self.request.bytes.len() && self.write_error.is_none() {
+            match connection.write(&self.request.bytes[self.written..]) {
+                Ok(0) => return,
+                Ok(n) => self.written += n,
+                Err(e) => self.write_error = Some(e),
+            }
         }
-        received?;
-        self.rest();
-        Ok(())
+    }
+
+    fn go_on(&mut self, desk: &mut Desk) -> Option<Outcome> {
+        if self.written < self.request.bytes.len() {
+            self.write();
+        } else if let Some(connection) = &mut self.connection
+            && let Err(e) = connection.flush()
+        {
+            self.write_error.get_or_insert(e);
+        }
+        match self.receive(desk, true) {
+            Ok(false) => None,
+            Ok(true) => {
+                self.rest();
+                self.end(desk, Ok(()))
+            }
+            // A server may refuse a request before it has read all of it: what it says then tells more than the broken
+            // pipe. Here it has said nothing.
+            Err(failure) => {
+                let failure = self.write_error.take().map_or(failure, Failure::Io);
+                self.failed(desk, failure)
+            }
+        }
+    }
+
+    /// The exchange failed. A kept connection that was dead before the first byte of an answer is the peer's idle
+    /// timeout, not a failure of the request: it is sent once more, on a new one.
+    fn failed(&mut self, desk: &mut Desk, failure: Failure) -> Option<Outcome> {
+        let dead = matches!(failure, Failure::Io(_) | Failure::Http(HttpError::Closed));
+        if dead && self.kept && !self.reader.any() {
+            self.connection = None;
+            self.begin(desk.timing.now());
+            return self.connect(desk, Then::Exchange);
+        }
+        self.fail(desk, failure)
+    }
+
+    fn fail(&mut self, desk: &mut Desk, failure: Failure) -> Option<Outcome> {
+        self.end_ns = desk.timing.now();
+        self.connection = None;
+        self.end(desk, Err(failure))
     }
 
     /// Keeps the connection where it can be used again.
     fn rest(&mut self) {
-        if self.reader.reusable() {
-            if let Some(connection) = &mut self.connection {
-                connection.rested();
-            }
-        } else {
-            self.connection = None;
+        self.state = State::Resting;
+        match &mut self.connection {
+            Some(connection) if self.reader.reusable() => connection.rested(),
+            _ => self.connection = None,
         }
     }
 
-    /// Reads until the answer is complete. The stamp is taken right after each read; without `timing` nothing is kept.
-    fn receive(&mut self, cx: &mut Context<'_>, timing: Option<&Timing>) -> Poll<Result<(), Failure>> {
-        let Slot { connection, reader, marks, body, end_ns, progress, told, .. } = self;
-        let Some(connection) = connection else { return Poll::Ready(Err(HttpError::Closed.into())) };
-        READ_BUFFER.with_borrow_mut(|buffer| {
-            loop {
-                let mut read = ReadBuf::new(buffer);
-                std::task::ready!(connection.poll_read(cx, &mut read))?;
-                let now = timing.map_or(0, Timing::now);
-                let bytes = read.filled();
-                if bytes.is_empty() {
-                    reader.eof()?;
-                } else {
-                    reader.feed(bytes, |head, part| keep(head, part, now, marks, body))?;
-                }
-                *end_ns = now;
-                if reader.done() {
-                    marks.end(now);
-                    return Poll::Ready(Ok(()));
-                }
-                if marks.seen.token_events - *told >= PROGRESS_STEP
-                    && let Some(progress) = progress
-                {
-                    progress.output_tokens.fetch_add(u64::from(marks.seen.token_events - *told), Relaxed);
-                    *told = marks.seen.token_events;
-                }
+    /// Reads what is there. `true` when the answer is complete. The stamp is taken right after each read; of a
+    /// throw-away request nothing is kept.
+    fn receive(&mut self, desk: &mut Desk, measured: bool) -> Result<bool, Failure> {
+        let Slot { connection, reader, marks, body, end_ns, .. } = self;
+        let Some(connection) = connection else { return Err(HttpError::Closed.into()) };
+        loop {
+            let read = connection.read(&mut desk.buffer)?;
+            let (n, more) = match read {
+                Read::Drained => return Ok(false),
+                Read::End => (0, false),
+                Read::More(n) => (n, true),
+                Read::Last(n) => (n, false),
+            };
+            let now = if measured { desk.take_stamp() } else { 0 };
+            if read == Read::End {
+                reader.eof()?;
+            } else {
+                let before = marks.seen.token_events;
+                reader.feed(&desk.buffer[..n], |head, part| keep(head, part, now, marks, body))?;
+                desk.untold += u64::from(marks.seen.token_events - before);
             }
-        })
+            *end_ns = now;
+            if reader.done() {
+                marks.end(now);
+                return Ok(true);
+            }
+            if !more {
+                return Ok(false);
+            }
+        }
     }
 
-    fn record(&mut self, result: Result<(), Failure>, intended_ns: u64) -> RequestRecord {
+    fn end(&mut self, desk: &mut Desk, result: Result<(), Failure>) -> Option<Outcome> {
+        self.state = State::Resting;
+        let record = self.record(desk.link.api.dialect, result);
+        desk.tell_end(&record);
+        if record.status == Status::Ok {
+            desk.keep_gaps(record.index, &self.marks.seen);
+        }
+        Some(Outcome::Ended(Box::new(record)))
+    }
+
+    fn record(&self, dialect: crate::wire::Dialect, result: Result<(), Failure>) -> RequestRecord {
         let cut = matches!(result, Err(Failure::Cutoff));
-        let error = self.verdict(result).err();
+        let Slot { reader, marks, body, .. } = self;
+        let seen = &marks.seen;
+        let error = Exchange { dialect, reader, seen, body }.verdict(result).err();
         let status = match error {
             None => Status::Ok,
             Some(_) if cut => Status::Cancelled,
             Some(_) => Status::Error,
         };
-        let usage = self.marks.usage();
-        let seen = &self.marks.seen;
+        let usage = marks.usage();
+        let count = |n: Option<u64>| n.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         RequestRecord {
-            index: self.planned.index,
+            index: self.request.index,
             status,
-            http_status: self.reader.head().map_or(0, |h| h.status),
-            intended_ns: intended_ns.min(self.start_ns),
+            http_status: reader.head().map_or(0, |h| h.status),
+            intended_ns: self.intended_ns.min(self.start_ns),
             start_ns: self.start_ns,
             first_token_ns: seen.first_token,
             first_visible_ns: seen.first_visible,
             last_token_ns: seen.last_token,
             end_ns: self.end_ns.max(self.start_ns),
-            wall_start_ns: self.wall_start_ns,
-            requested_input: self.planned.input,
-            requested_output: self.planned.output,
-            input_tokens: usage.input,
-            output_tokens: usage.output,
-            cached_tokens: usage.cached,
+            max_gap_us: u32::try_from(seen.gaps.iter().max().unwrap_or(0) / 1000).unwrap_or(u32::MAX),
+            requested_input: self.request.input,
+            requested_output: self.request.output,
+            input_tokens: count(usage.input),
+            output_tokens: count(usage.output),
+            cached_tokens: count(usage.cached),
             token_events: seen.token_events,
             error: error.filter(|_| !cut).map(String::into_boxed_str),
         }
     }
-
-    /// Whether the exchange is a completed request, and why not.
-    fn verdict(&self, result: Result<(), Failure>) -> Result<(), String> {
-        let seen = &self.marks.seen;
-        if let Some(head) = self.reader.head() {
-            if !(200..300).contains(&head.status) {
-                return Err(self.refusal(head));
-            }
-            if is_json(head) && result.is_ok() {
-                return Err(self.not_a_stream());
-            }
-        }
-        if let Some(error) = &seen.error {
-            return Err(format!("the server reported an error in its stream: {error}"));
-        }
-        match result {
-            // All of the answer was there, only the end of the body was not.
-            Err(Failure::Http(HttpError::Closed) | Failure::Timeout(_) | Failure::Io(_)) if seen.done => Ok(()),
-            Err(e) => Err(e.to_string()),
-            Ok(()) if self.ended_properly() => Ok(()),
-            Ok(()) if seen.events == 0 => Err("the stream ended without any event".into()),
-            Ok(()) => Err("the stream ended without a finish reason or [DONE]".into()),
-        }
-    }
-
-    /// The OpenAI dialect says how a stream ends. Triton's has no such word: its stream ends with the body.
-    fn ended_properly(&self) -> bool {
-        let seen = &self.marks.seen;
-        match self.link.api.dialect {
-            Dialect::Openai => seen.done || seen.finish,
-            Dialect::TritonVllm | Dialect::TritonPython | Dialect::TritonTrtllm => seen.events > 0,
-        }
-    }
-
-    fn refusal(&self, head: &Head) -> String {
-        let mut message = format!("HTTP {}", head.status);
-        if let Some(location) = &head.location {
-            return format!("{message}: redirected to {location}; use that as the endpoint");
-        }
-        let told = rejection::message(&self.body);
-        if !told.is_empty() {
-            message = format!("{message}: {told}");
-        }
-        match rejection::advice(self.link.api.dialect, head.status, &self.body) {
-            Some(advice) => format!("{message} ({advice})"),
-            None => message,
-        }
-    }
-
-    fn not_a_stream(&self) -> String {
-        let value: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
-        match value.as_ref().and_then(|v| v.get("error")).filter(|e| !e.is_null()) {
-            Some(error) => format!(
-                "the server reported an error under HTTP 200: {}",
-                rejection::message_of(error).unwrap_or_else(|| error.to_string())
-            ),
-            None => format!("the answer is JSON, not an event stream: {}", rejection::message(&self.body)),
-        }
-    }
-
-    fn tell_end(&self, record: &RequestRecord) {
-        let Some(progress) = &self.progress else { return };
-        match record.status {
-            Status::Ok => progress.done.fetch_add(1, Relaxed),
-            Status::Error => progress.failed.fetch_add(1, Relaxed),
-            Status::Cancelled => 0,
-        };
-        progress.output_tokens.fetch_add(record.output().saturating_sub(u64::from(self.told)), Relaxed);
-        if let Some(ttft) = record.ttft_ns().filter(|_| record.status == Status::Ok) {
-            progress.ttft_us_sum.fetch_add(ttft / 1000, Relaxed);
-            progress.ttft_count.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Keeps the record of a measured request, and the gaps of a completed one.
-    pub fn keep(&mut self, record: RequestRecord) {
-        if record.status == Status::Ok {
-            self.output.gaps.take_from(&mut self.marks.seen.gaps);
-        }
-        self.output.requests.push(record);
-    }
 }
 
 fn keep(head: &Head, part: &[u8], now: u64, marks: &mut Marks, body: &mut Vec<u8>) {
-    if (200..300).contains(&head.status) && !is_json(head) {
+    if head.is_stream() {
         if let Err(e) = marks.feed(now, part) {
             marks.seen.error.get_or_insert_with(|| e.to_string());
         }
@@ -442,6 +434,7 @@ fn keep(head: &Head, part: &[u8], now: u64, marks: &mut Marks, body: &mut Vec<u8
     }
 }
 
-fn is_json(head: &Head) -> bool {
-    head.content_type.starts_with("application/json")
+/// The clock of a phase in which nothing is measured.
+pub fn unmeasured(request_timeout: Duration) -> Timing {
+    Timing { epoch: Instant::now(), request_timeout, cutoff: None }
 }

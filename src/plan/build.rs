@@ -1,22 +1,25 @@
 //! From expanded cells to a plan: checks, deployments, units, `--only`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::expand::{self, Expanded};
+use super::expand::{self, Expanded, SearchPoint};
 use super::identity::{self, Contents, Pairs, Resolver, Unresolved, get};
 use super::lock::{Lock, Reference, ReferenceKind};
 use super::paths::Paths;
-use super::{Cell, Plan, Search, Status, Unit, Unsupported};
+use super::search::most_probes;
+use super::{Cell, Plan, Probe, Search, Status, Unit, Unsupported};
 use crate::diag::{self, Diagnostic};
 use crate::digest::{Digest, UnitId};
 use crate::spec::Spec;
-use crate::spec::block::{Assignment, SearchAxis};
+use crate::spec::block::Assignment;
 use crate::spec::policy::{RunPolicy, Slo};
 use crate::spec::predicate::Predicate;
 use crate::spec::sections::RunSetting;
 use crate::spec::types::Vocabulary;
 use crate::template::Templates;
+use crate::units::Objective;
 use crate::value::Value;
 
 /// Most distinct parameter paths that one experiment may use.
@@ -75,6 +78,8 @@ struct Builder<'a> {
     seen: HashSet<UnitId>,
     datasets: HashMap<Arc<str>, Result<Digest, String>>,
     policies: HashMap<Arc<[u16]>, Policies>,
+    /// By the number of the search: its index in the plan, and where it stands in the file.
+    searches: HashMap<u32, (usize, Range<usize>)>,
     references: BTreeMap<Reference, bool>,
     hardware: BTreeSet<(String, String)>,
     problems: Vec<Diagnostic>,
@@ -127,6 +132,7 @@ impl<'a> Builder<'a> {
             seen: HashSet::new(),
             datasets: HashMap::new(),
             policies: HashMap::new(),
+            searches: HashMap::new(),
             references: BTreeMap::new(),
             hardware: BTreeSet::new(),
             problems: Vec::new(),
@@ -138,9 +144,9 @@ impl<'a> Builder<'a> {
             return;
         }
         engine_default(&mut cell.values);
-        if let Err(problem) = check(&cell) {
-            let span = self.request.spec.blocks[cell.block as usize].span.clone();
-            self.problems.push(problem.at(&self.request.spec.source, span));
+        if let Err((path, problem)) = check(&cell) {
+            let spec = self.request.spec;
+            self.problems.push(problem.at(&spec.source, place(spec, cell.block, path, None)));
             return;
         }
         let keep = |p: &Predicate| expand::matches(&cell.values, &cell.labels, p, paths, self.request.words);
@@ -194,12 +200,6 @@ impl<'a> Builder<'a> {
         let api = &self.plan.deployments[deployment].spec.api;
         let dialect = api.dialect;
         let chosen = get(&unit, "api").and_then(Value::as_str).unwrap_or(api.default.as_str()).to_string();
-        if let Some(search) = cell.search.clone() {
-            if wanted {
-                self.search(cell, &search, deployment);
-            }
-            return;
-        }
         let derived = derive(&mut unit, &chosen);
         let dataset = match get(&unit, "dataset").and_then(Value::as_str).map(Arc::from) {
             None => None,
@@ -221,7 +221,7 @@ impl<'a> Builder<'a> {
             &hashed,
             dataset.as_ref(),
         ));
-        if !wanted || !self.seen.insert(id) {
+        if !wanted || (cell.search.is_none() && !self.seen.insert(id)) {
             return;
         }
         let (policy, slo) = self.policies(&cell.policies);
@@ -231,7 +231,7 @@ impl<'a> Builder<'a> {
                 values.insert(at, (path.into(), value));
             }
         }
-        self.plan.units.push(Unit {
+        let unit = Unit {
             id,
             deployment,
             cell: Cell(values),
@@ -245,7 +245,11 @@ impl<'a> Builder<'a> {
             note: None,
             valid_samples: 0,
             history_seconds: None,
-        });
+        };
+        match cell.search {
+            None => self.plan.units.push(unit),
+            Some(point) => self.probe(&point, unit),
+        }
     }
 
     fn dataset(&mut self, path: &Arc<str>, block: u32) -> Option<Digest> {
@@ -254,19 +258,25 @@ impl<'a> Builder<'a> {
         match digest {
             Ok(digest) => Some(digest),
             Err(e) => {
-                let span = self.request.spec.blocks[block as usize].span.clone();
+                let spec = self.request.spec;
+                let span = place(spec, block, "dataset", Some(&Value::str(path)));
                 let message = format!("the data set `{path}` cannot be read: {e}");
                 let help = "a data set's path is relative to the experiment file";
-                self.problems
-                    .push(Diagnostic::new("unreadable_file", message).at(&self.request.spec.source, span).help(help));
+                self.problems.push(Diagnostic::new("unreadable_file", message).at(&spec.source, span).help(help));
                 None
             }
         }
     }
 
-    fn unsupported(&mut self, cell: Expanded, deploy: &Pairs, unit: &Pairs, reason: String) {
+    fn unsupported(&mut self, mut cell: Expanded, deploy: &Pairs, unit: &Pairs, reason: String) {
+        let mut unit = unit.clone();
+        // A search that cannot be is one thing, not one for each of its values.
+        if let Some(point) = &cell.search {
+            unit.retain(|(path, _)| *path != point.axis.path);
+            cell.values.retain(|(path, _)| *path != point.axis.path);
+        }
         let deploy_id = Resolver::unsupported_id(deploy);
-        let unit_id = UnitId::of_canonical(&identity::unit_document(&deploy_id, unit, None));
+        let unit_id = UnitId::of_canonical(&identity::unit_document(&deploy_id, &unit, None));
         if self.seen.insert(unit_id) {
             self.plan.unsupported.push(Unsupported {
                 unit_id,
@@ -278,21 +288,64 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn search(&mut self, cell: Expanded, axis: &SearchAxis, deployment: usize) {
-        let search = Search {
-            cell: Cell(cell.values),
-            labels: cell.labels,
-            deployment,
-            parameter: axis.path.to_string(),
-            from: axis.from,
-            to: axis.to,
-            until: axis.until.clone(),
-            within: axis.within,
-            max_probes: probes(axis.from, axis.to, axis.within),
-        };
-        if !self.plan.searches.iter().any(|s| s.cell == search.cell && s.parameter == search.parameter) {
-            self.plan.searches.push(search);
+    /// Adds a unit to its search.
+    fn probe(&mut self, point: &SearchPoint, unit: Unit) {
+        let axis = &point.axis;
+        let next = self.plan.searches.len();
+        let index = self.searches.entry(point.search).or_insert_with(|| (next, axis.span.clone())).0;
+        if index == next {
+            let rest = unit.cell.0.iter().filter(|(path, _)| *path != axis.path).cloned().collect();
+            self.plan.searches.push(Search {
+                cell: Cell(rest),
+                labels: unit.labels.clone(),
+                deployment: unit.deployment,
+                parameter: axis.path.to_string(),
+                from: axis.from,
+                to: axis.to,
+                until: axis.until,
+                within: axis.within,
+                probes: Vec::new(),
+                max_probes: 0,
+            });
         }
+        let search = &mut self.plan.searches[index];
+        if search.deployment == unit.deployment {
+            search.probes.push(Probe { value: point.value.as_f64().unwrap_or_default(), unit });
+            return;
+        }
+        let message = format!("`{}` is searched, and a deploy parameter depends on it", axis.path);
+        let help = "all probes of a search run on one engine start; make the deploy parameter independent of it";
+        self.search_problem("search_deployment", message, help, axis.span.clone());
+    }
+
+    fn search_problem(&mut self, code: &'static str, message: String, help: &str, span: Range<usize>) {
+        if !self.problems.iter().any(|p| p.message == message) {
+            self.problems.push(Diagnostic::new(code, message).at(&self.request.spec.source, span).help(help));
+        }
+    }
+
+    /// Searches without probes or that are there already go; the others learn how many probes they need, and must have
+    /// something to judge by.
+    fn settle_searches(&mut self) {
+        let spans: HashMap<usize, Range<usize>> = std::mem::take(&mut self.searches).into_values().collect();
+        let mut kept: Vec<Search> = Vec::new();
+        let searches = std::mem::take(&mut self.plan.searches);
+        for (index, mut search) in searches.into_iter().enumerate() {
+            let grid: Vec<f64> = search.probes.iter().map(|p| p.value).collect();
+            let ids = |s: &Search| s.probes.iter().map(|p| p.unit.id).collect::<Vec<_>>();
+            if kept.iter().any(|k| k.until == search.until && ids(k) == ids(&search)) {
+                continue;
+            }
+            search.max_probes = most_probes(search.until, &grid);
+            let unjudged = search.probes.first().filter(|p| self.plan.slo_of(&p.unit).0.is_empty());
+            if search.until == Objective::Slo && unjudged.is_some() {
+                let message = format!("`{}` is searched until the SLOs are met, and there are none", search.parameter);
+                let help = "set aggregate limits under [slo], such as p95_ttft = \"500ms\"";
+                self.search_problem("missing_slo", message, help, spans[&index].clone());
+            }
+            kept.push(search);
+        }
+        self.plan.searches = kept;
     }
 
     /// The experiment's policy with the matching overrides, then the flags.
@@ -318,6 +371,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(mut self) -> Result<Plan, Vec<Diagnostic>> {
+        self.settle_searches();
         if !self.problems.is_empty() {
             return Err(tidied(self.problems));
         }
@@ -352,7 +406,10 @@ impl<'a> Builder<'a> {
             used.contains(&(i - 1))
         });
         self.plan.units.iter_mut().for_each(|u| u.deployment = new_index[&u.deployment]);
-        self.plan.searches.iter_mut().for_each(|s| s.deployment = new_index[&s.deployment]);
+        for search in &mut self.plan.searches {
+            search.deployment = new_index[&search.deployment];
+            search.probes.iter_mut().for_each(|p| p.unit.deployment = search.deployment);
+        }
     }
 
     fn warn(&mut self) {
@@ -451,36 +508,47 @@ fn unmeasurable(api: &str, dialect: crate::wire::Dialect, unit: &Pairs) -> Optio
     (turns > 1).then(|| "conversations of several turns (`tokens.turns`) are not measured by this version".into())
 }
 
-/// Upper bound of the probes of a search: doubling up to the bracket, then halving it on the grid of `within`.
-pub fn probes(from: f64, to: f64, within: f64) -> u32 {
-    let doublings = (to / from).log2().ceil().max(0.0);
-    let halvings = (2f64.ln() / (1.0 + within).ln()).log2().ceil().max(0.0);
-    (doublings + 1.0 + halvings) as u32
+/// Where the cells of a block get a parameter from, for a message about it; the block when nothing there sets it.
+fn place(spec: &Spec, block: u32, path: &str, value: Option<&Value>) -> Range<usize> {
+    let block = &spec.blocks[block as usize];
+    let mut set = Vec::new();
+    block.product.assignments(&mut set);
+    set.extend(spec.overrides.iter().flat_map(|o| &o.set));
+    set.extend(&spec.defaults);
+    let fits = |a: &&Assignment| *a.path == *path && value.is_none_or(|v| a.term.fixed() == Some(v));
+    set.into_iter().find(fits).map_or_else(|| block.span.clone(), |a| a.span.clone())
 }
 
-/// What a cell must have, and what cannot stand together.
-fn check(cell: &Expanded) -> Result<(), Diagnostic> {
+/// What a cell must have, and what cannot stand together: the parameter to blame, and why.
+fn check(cell: &Expanded) -> Result<(), (&'static str, Diagnostic)> {
     let v = &cell.values;
     let has = |name: &str| get(v, name).is_some();
     let number = |name: &str| get(v, name).and_then(Value::as_f64);
     for name in ["model", "method", "engine"] {
         if !has(name) {
             let message = format!("the cells of this block have no `{name}`");
-            return Err(Diagnostic::new("missing_parameter", message)
-                .help(format!("set `{name}` in the block or under [defaults]")));
+            let help = format!("set `{name}` in the block or under [defaults]");
+            return Err((name, Diagnostic::new("missing_parameter", message).help(help)));
         }
     }
-    let conflict = |message: &str, help: &str| Err(Diagnostic::new("conflict", message).help(help));
+    let conflict = |path, message: &str, help: &str| Err((path, Diagnostic::new("conflict", message).help(help)));
     let method = get(v, "method").and_then(Value::as_str).unwrap_or_default();
     if (method == "external") != has("endpoint") {
         return match method {
-            "external" => Err(Diagnostic::new("missing_parameter", "the method `external` needs an `endpoint`")
-                .help("for example endpoint = \"http://127.0.0.1:8000\"")),
-            _ => conflict("`endpoint` is for the method `external` only", "remove it, or set method = \"external\""),
+            "external" => Err((
+                "method",
+                Diagnostic::new("missing_parameter", "the method `external` needs an `endpoint`")
+                    .help("for example endpoint = \"http://127.0.0.1:8000\""),
+            )),
+            _ => conflict(
+                "endpoint",
+                "`endpoint` is for the method `external` only",
+                "remove it, or set method = \"external\"",
+            ),
         };
     }
     if has("dataset") && (has("tokens.input") || has("tokens.input_range")) {
-        return conflict("`dataset` gives the prompts, so `tokens.input` cannot", "remove one of them");
+        return conflict("dataset", "`dataset` gives the prompts, so `tokens.input` cannot", "remove one of them");
     }
     if !has("dataset") {
         for (name, ok) in [
@@ -489,25 +557,33 @@ fn check(cell: &Expanded) -> Result<(), Diagnostic> {
         ] {
             if !ok {
                 let help = "for example tokens = [{ input = 1024, output = 128 }]";
-                return Err(Diagnostic::new("missing_parameter", format!("the cells of this block have no `{name}`"))
-                    .help(help));
+                let message = format!("the cells of this block have no `{name}`");
+                return Err((name, Diagnostic::new("missing_parameter", message).help(help)));
             }
         }
     }
     if has("tokens.input") && has("tokens.input_range") {
-        return conflict("`tokens.input` and `tokens.input_range` both give the input length", "remove one of them");
+        return conflict(
+            "tokens.input_range",
+            "`tokens.input` and `tokens.input_range` both give the input length",
+            "remove one of them",
+        );
     }
     if let (Some(shared), Some(input)) = (number("tokens.shared_prefix"), number("tokens.input"))
         && shared > input
     {
-        return conflict("`tokens.shared_prefix` is part of `tokens.input` and cannot be longer", "shorten the prefix");
+        return conflict(
+            "tokens.shared_prefix",
+            "`tokens.shared_prefix` is part of `tokens.input` and cannot be longer",
+            "shorten the prefix",
+        );
     }
     let gamma = get(v, "arrival").and_then(Value::as_str) == Some("gamma");
     if number("burstiness").is_some_and(|b| b != 1.0) && !gamma {
-        return conflict("`burstiness` shapes gamma arrivals only", "set arrival = \"gamma\"");
+        return conflict("burstiness", "`burstiness` shapes gamma arrivals only", "set arrival = \"gamma\"");
     }
-    if cell.search.as_ref().is_some_and(|s| has(&s.path)) {
-        return conflict("a searched parameter is also set by an override", "remove one of them");
+    if cell.search.as_ref().is_some_and(|s| get(v, &s.axis.path) != Some(&s.value)) {
+        return conflict("", "a searched parameter is also set by an override", "remove one of them");
     }
     Ok(())
 }

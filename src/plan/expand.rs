@@ -9,9 +9,10 @@ use super::paths::{PathId, Paths};
 use super::work::{EvalError, Labels, Scope, Work};
 use crate::diag::{Diagnostic, did_you_mean};
 use crate::spec::Spec;
-use crate::spec::block::{Assignment, Axis, Block, Product, SearchAxis};
+use crate::spec::block::{Assignment, Axis, Block, Product};
 use crate::spec::expr::Term;
 use crate::spec::predicate::{Op, Predicate, Subject};
+use crate::spec::search::SearchAxis;
 use crate::spec::types::Vocabulary;
 use crate::value::Value;
 
@@ -30,7 +31,17 @@ pub struct Expanded {
     pub block: u32,
     /// Overrides with `run` or `slo` that matched, in order.
     pub policies: Arc<[u16]>,
-    pub search: Option<Arc<SearchAxis>>,
+    /// The search that may ask for this cell.
+    pub search: Option<SearchPoint>,
+}
+
+/// One value that a search may ask for.
+#[derive(Clone, Debug)]
+pub struct SearchPoint {
+    pub axis: Arc<SearchAxis>,
+    /// Tells the searches of an experiment apart: cells of one search differ in the searched parameter only.
+    pub search: u32,
+    pub value: Value,
 }
 
 /// Expands a spec. Problems of several cells at one place are reported once.
@@ -51,7 +62,8 @@ pub fn expand(
         reported: HashSet::new(),
         overrides: spec.overrides.iter().map(|o| Usage::new(o.when.as_ref())).collect(),
         policies: HashMap::new(),
-        searches: HashMap::new(),
+        axes: HashMap::new(),
+        searches: 0,
     };
     for (index, block) in spec.blocks.iter().enumerate() {
         e.block(index as u32, block);
@@ -112,7 +124,9 @@ struct Expander<'a> {
     reported: HashSet<(usize, &'static str)>,
     overrides: Vec<Usage>,
     policies: HashMap<Vec<u16>, Arc<[u16]>>,
-    searches: HashMap<usize, Arc<SearchAxis>>,
+    axes: HashMap<usize, Arc<SearchAxis>>,
+    /// Searches met so far.
+    searches: u32,
 }
 
 /// What stands below a point of the product tree: axes still to be chosen from.
@@ -158,7 +172,13 @@ impl<'a> Expander<'a> {
         uses: &mut [Usage],
     ) {
         self.assign(&mut work, &product.fixed);
-        search = product.searches.first().or(search);
+        for axis in &product.searches {
+            if let Some(other) = search.replace(axis) {
+                let message = format!("`{}` and `{}` are both searched", other.path, axis.path);
+                let help = "a search varies one parameter; give the other one values of its own";
+                return self.report(Diagnostic::new("two_searches", message).help(help), axis.span.clone());
+            }
+        }
         // The last pending axis is chosen next, so the first one written varies slowest.
         pending.extend(product.axes.iter().rev());
         let Some(axis) = pending.pop() else {
@@ -176,7 +196,24 @@ impl<'a> Expander<'a> {
         }
     }
 
-    fn leaf(&mut self, index: u32, block: &Block, mut work: Work, search: Option<&SearchAxis>, uses: &mut [Usage]) {
+    /// A finished combination of axis values: one cell, or one for each value that its search may ask for, so that rules
+    /// and expressions see a probe as they see any other cell.
+    fn leaf(&mut self, index: u32, block: &Block, work: Work, search: Option<&SearchAxis>, uses: &mut [Usage]) {
+        let Some(axis) = search.filter(|s| !self.set.iter().any(|a| a.path == s.path)) else {
+            return self.cell(index, block, work, None, uses);
+        };
+        let axis = self.axes.entry(std::ptr::from_ref(axis).addr()).or_insert_with(|| Arc::new(axis.clone())).clone();
+        let search = self.searches;
+        self.searches += 1;
+        for value in axis.grid.iter().filter_map(|v| Value::number(*v)) {
+            let mut work = work.clone();
+            work.set(self.scope.paths, self.scope.paths.id(&axis.path), Term::Fixed(value.clone()));
+            let point = SearchPoint { axis: axis.clone(), search, value };
+            self.cell(index, block, work, Some(point), uses);
+        }
+    }
+
+    fn cell(&mut self, index: u32, block: &Block, mut work: Work, search: Option<SearchPoint>, uses: &mut [Usage]) {
         match self.settle(block, &mut work, uses) {
             Err(e) => self.report(e.diagnostic, e.span),
             Ok(None) => {}
@@ -185,10 +222,6 @@ impl<'a> Expander<'a> {
                     let id = self.scope.paths.id(&a.path);
                     work.set(self.scope.paths, id, a.term.clone());
                 }
-                let search = search.filter(|s| !self.set.iter().any(|a| a.path == s.path));
-                let search = search.map(|s| {
-                    self.searches.entry(std::ptr::from_ref(s).addr()).or_insert_with(|| Arc::new(s.clone())).clone()
-                });
                 let policies = match self.policies.get(&policies) {
                     Some(shared) => shared.clone(),
                     None => {

@@ -7,7 +7,7 @@ use super::lock::{self, Lock, Reference, ReferenceKind};
 use super::work::ASSET_ROOT;
 use super::{Deployment, PROTOCOL, TlsOptions, names};
 use crate::digest::{DeployId, Digest};
-use crate::spec::params::{DefaultValue, PARAMS, Param, Scope};
+use crate::spec::params::{DefaultValue, Lookup, PARAMS, Param, Scope, lookup};
 use crate::spec::types::insert_nested;
 use crate::template::spec::DeploySpec;
 use crate::template::{Rendered, TemplateError, Templates};
@@ -75,8 +75,10 @@ pub type Pairs = Vec<(Arc<str>, Value)>;
 
 /// The row of the table that owns a path.
 pub fn row(path: &str) -> Option<&'static Param> {
-    let head = path.split('.').next().unwrap_or(path);
-    PARAMS.iter().find(|p| p.name == path).or_else(|| PARAMS.iter().find(|p| p.name == head && p.is_open()))
+    match lookup(path) {
+        Lookup::Param(param) => Some(param),
+        _ => None,
+    }
 }
 
 /// Splits a cell into what is not default: (deploy, unit).

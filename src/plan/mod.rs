@@ -7,7 +7,10 @@ pub mod identity;
 pub mod lock;
 pub mod names;
 pub mod paths;
+pub mod search;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{DeployId, Digest, UnitId};
 use crate::spec::policy::{Cost, Gate, RunPolicy, Slo};
 use crate::template::spec::DeploySpec;
-use crate::units;
+use crate::units::{self, Objective};
 use crate::value::Value;
 use crate::wire::Api;
 use crate::workload::{Arrival, Dataset, TokenLengths, Workload};
@@ -153,19 +156,23 @@ pub struct Unsupported {
     pub reason: String,
 }
 
-/// A search axis of one cell: the largest value that meets the aggregate SLOs.
+/// A search: the cells that differ in the searched parameter only, and what is looked for among them.
 #[derive(Clone, Debug)]
 pub struct Search {
+    /// Without the searched parameter.
     pub cell: Cell,
     pub labels: Vec<(Arc<str>, Arc<str>)>,
-    /// Index into [`Plan::deployments`].
+    /// Index into [`Plan::deployments`]; the same for every probe.
     pub deployment: usize,
     pub parameter: String,
     pub from: f64,
     pub to: f64,
-    pub until: String,
+    pub until: Objective,
     /// Relative width at which the search ends.
     pub within: f64,
+    /// The units that may be asked for, by ascending value: ordinary ones, the same as a sweep with these values has.
+    pub probes: Vec<Probe>,
+    /// Probes that are needed at most.
     pub max_probes: u32,
 }
 
@@ -174,6 +181,13 @@ impl Deployment {
     pub fn locked_image(&self) -> Option<&str> {
         self.document.as_map()?.get("locked")?.as_map()?.get("image")?.as_str()
     }
+}
+
+/// One value of a search.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub value: f64,
+    pub unit: Unit,
 }
 
 impl Cell {

@@ -49,9 +49,26 @@ impl Plan {
                 fresh.push(i);
             }
         }
+        self.compare_probes(catalog, now);
         if !fresh.is_empty() {
             let stored = catalog.documents();
             self.relate(&fresh, &stored);
+        }
+    }
+
+    /// Gives every unit that a search may ask for its status, without the reasons.
+    fn compare_probes(&mut self, catalog: &dyn Catalog, now: Timestamp) {
+        let probes = self.searches.iter().flat_map(|s| s.probes.iter().map(|p| (s.deployment, p.unit.id)));
+        let wanted: Vec<(&str, crate::digest::UnitId)> =
+            probes.map(|(deployment, id)| (self.deployments[deployment].directory.as_str(), id)).collect();
+        let mut states = catalog.states(&wanted).into_iter();
+        let policy = &self.policy;
+        for probe in self.searches.iter_mut().flat_map(|s| &mut s.probes) {
+            let state = states.next().flatten();
+            let unit = &mut probe.unit;
+            (unit.status, unit.note) = status(state.as_ref(), unit.policy.as_deref().unwrap_or(policy), now);
+            unit.valid_samples = state.as_ref().map_or(0, |s| s.valid_samples.len() as u32);
+            unit.history_seconds = state.and_then(|s| s.mean_sample_seconds);
         }
     }
 
@@ -65,9 +82,10 @@ impl Plan {
         let mut index = AxisIndex::new(&old, stored);
         let mut differ = Differ::default();
         let mut found = Vec::new();
+        let mut shapes = Shapes::default();
         for &i in fresh {
             let unit = &self.units[i];
-            let shape = Shape::of(unit, &self.axes[unit.block as usize]);
+            let shape = shapes.of(unit, &self.axes);
             let candidates = index.same_axes(&shape, unit);
             let new_deploy = &self.deployments[unit.deployment];
             let nearest = candidates
@@ -110,12 +128,13 @@ impl Plan {
             }
         }
         let seconds = (mean.is_some() || samples == 0).then(|| per_deployment.values().sum());
-        let usd = |(d, s): (&usize, &f64)| {
-            self.price(&self.deployments[*d].hardware, self.deployments[*d].gpus).map(|p| p * s / 3600.0)
+        let price = |(d, seconds): (&usize, &f64)| {
+            let deployment = &self.deployments[*d];
+            let usd = self.cost.gpu_hour(&deployment.hardware)?;
+            Some(usd * f64::from(deployment.gpus) * seconds / 3600.0)
         };
-        let usd = mean
-            .and_then(|_| per_deployment.iter().map(usd).sum::<Option<f64>>())
-            .filter(|_| !self.cost.gpu_hour_usd.is_empty());
+        let priced = seconds.is_some() && !self.cost.gpu_hour_usd.is_empty();
+        let usd = if priced { per_deployment.iter().map(price).sum() } else { None };
         Estimate {
             starts: starts.values().map(|n| u64::from(*n)).sum(),
             samples,
@@ -123,14 +142,6 @@ impl Plan {
             known: if samples == 0 { 1.0 } else { known as f64 / samples as f64 },
             usd,
         }
-    }
-
-    /// US dollars per hour of a deployment.
-    pub fn price(&self, hardware: &str, gpus: u32) -> Option<f64> {
-        let prices = &self.cost.gpu_hour_usd;
-        let matching =
-            prices.iter().filter(|(class, _)| hardware == class.as_str() || hardware.starts_with(&format!("{class}-")));
-        matching.max_by_key(|(class, _)| class.len()).map(|(_, usd)| usd * f64::from(gpus))
     }
 }
 
@@ -204,6 +215,18 @@ struct Shape {
     labels: Vec<Arc<str>>,
 }
 
+/// Shapes by block and number of labels: units of one block mostly share one.
+#[derive(Default)]
+struct Shapes(HashMap<(u32, Vec<Arc<str>>), Arc<Shape>>);
+
+impl Shapes {
+    fn of(&mut self, unit: &Unit, axes: &[Vec<Arc<str>>]) -> Arc<Shape> {
+        let labels: Vec<Arc<str>> = unit.labels.iter().map(|(axis, _)| axis.clone()).collect();
+        let make = || Arc::new(Shape::of(unit, &axes[unit.block as usize]));
+        self.0.entry((unit.block, labels)).or_insert_with(make).clone()
+    }
+}
+
 impl Shape {
     fn of(unit: &Unit, axes: &[Arc<str>]) -> Shape {
         let mut paths: Vec<Arc<str>> = ["model", "method", "engine"].map(Arc::from).to_vec();
@@ -239,7 +262,7 @@ fn unit_key(shape: &Shape, unit: &Unit) -> Vec<u8> {
 struct AxisIndex<'a> {
     old: &'a [&'a StoredUnit],
     all: &'a [StoredUnit],
-    by_shape: HashMap<Shape, HashMap<Vec<u8>, Vec<usize>>>,
+    by_shape: HashMap<Arc<Shape>, HashMap<Vec<u8>, Vec<usize>>>,
     /// Values that occur on an axis, canonical.
     values: HashMap<Arc<str>, HashSet<Vec<u8>>>,
 }
@@ -249,7 +272,7 @@ impl<'a> AxisIndex<'a> {
         AxisIndex { old, all, by_shape: HashMap::new(), values: HashMap::new() }
     }
 
-    fn same_axes(&mut self, shape: &Shape, unit: &Unit) -> Vec<usize> {
+    fn same_axes(&mut self, shape: &Arc<Shape>, unit: &Unit) -> Vec<usize> {
         let old = self.old;
         let map = self.by_shape.entry(shape.clone()).or_insert_with(|| {
             let mut map: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();

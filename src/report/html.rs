@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::grid::{Cell, Grid, Head, Standing};
-use super::{Report, ReportUnit, figures, markdown, plot};
+use super::{Report, ReportUnit, figures, markdown, plot, searches};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -23,6 +23,7 @@ fn write_page(out: &mut String, report: &Report, grid: &Grid) -> fmt::Result {
     writeln!(out, "<style>\n{STYLE}</style>\n</head>\n<body>\n<main>")?;
     write_heading(out, report)?;
     write_table(out, report, grid)?;
+    searches::html(out, report, escape)?;
     write_charts(out, report)?;
     write_failures(out, report)?;
     write_provenance(out, report)?;

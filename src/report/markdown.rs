@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use super::Report;
 use super::grid::{Grid, Head, Standing};
+use super::{Report, searches};
 use crate::store::record::{Provenance, RunRecord};
 
 /// The table alone.
@@ -64,6 +64,7 @@ fn write_summary(out: &mut String, report: &Report, grid: &Grid) -> fmt::Result 
         write_run(out, run)?;
     }
     writeln!(out, "{}", table(grid))?;
+    searches::markdown(out, report, cell)?;
     write_failures(out, report)?;
     if let Some(run) = &report.run {
         for warning in &run.warnings {

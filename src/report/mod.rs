@@ -1,7 +1,7 @@
 //! Units and a run read into something people and other programs look at: tables for the terminal, Markdown, HTML, CSV,
 //! JSON lines, JUnit. Works on records that were loaded before; writes to the writers it is handed and to nothing else.
 //!
-//! A [`Report`] is the material. A [`View`] chooses columns and order; [`grid`] turns both into one table of texts and
+//! A [`Report`] is the material. A [`View`] chooses columns and order; [`grid()`] turns both into one table of texts and
 //! numbers that every human format draws.
 
 mod axes;
@@ -13,6 +13,7 @@ pub mod junit;
 pub mod markdown;
 mod plot;
 pub mod rows;
+mod searches;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
@@ -49,6 +50,8 @@ pub struct ReportUnit {
     pub samples: Vec<SampleRecord>,
     /// Oldest first.
     pub attempts: Vec<AttemptRecord>,
+    /// Only a search asked for it.
+    pub probe: bool,
     /// How it ended in the run; `None` outside of one, and where the run died first.
     pub outcome: Option<Outcome>,
 }
@@ -89,6 +92,7 @@ impl Report {
                 facts: unit.facts.clone(),
                 samples,
                 attempts,
+                probe: unit.probe,
                 outcome: unit.outcome.clone(),
             }
         });
@@ -104,19 +108,13 @@ impl Report {
     /// Prices every sample anew: GPUs × window × the price of the hardware class. A class without a price has no cost.
     pub fn reprice(&mut self, cost: &Cost) {
         for unit in &mut self.units {
-            let price = price(cost, &unit.facts.hardware);
+            let price = cost.gpu_hour(&unit.facts.hardware);
             let gpus = f64::from(unit.facts.gpus);
             for sample in &mut unit.samples {
                 sample.cost_usd = price.map(|usd| usd * gpus * sample.summary.duration_s / 3600.0);
             }
         }
     }
-}
-
-/// The price of a hardware class: the longest name in `[cost]` that is the class or a prefix of it.
-fn price(cost: &Cost, hardware: &str) -> Option<f64> {
-    let fits = |name: &str| hardware.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-    cost.gpu_hour_usd.iter().filter(|(name, _)| fits(name)).max_by_key(|(name, _)| name.len()).map(|(_, usd)| *usd)
 }
 
 impl ReportUnit {
@@ -182,9 +180,9 @@ mod tests {
     #[test]
     fn the_longest_fitting_price_counts() {
         let cost = Cost { gpu_hour_usd: BTreeMap::from([("h100".into(), 2.0), ("h100-sxm".into(), 3.0)]) };
-        assert_eq!(price(&cost, "h100-sxm-80gb"), Some(3.0));
-        assert_eq!(price(&cost, "h100-pcie"), Some(2.0));
-        assert_eq!(price(&cost, "h1000"), None);
+        assert_eq!(cost.gpu_hour("h100-sxm-80gb"), Some(3.0));
+        assert_eq!(cost.gpu_hour("h100-pcie"), Some(2.0));
+        assert_eq!(cost.gpu_hour("h1000"), None);
         let mut report = testing::report();
         report.reprice(&cost);
         let sample = &report.units[0].samples[0];

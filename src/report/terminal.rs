@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::grid::{Grid, Standing};
-use super::{Report, ReportUnit};
+use super::{Report, ReportUnit, searches};
 
 /// How to draw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +19,7 @@ pub struct Style {
 /// Writes the table and the causes of what is missing in it.
 pub fn write(report: &Report, grid: &Grid, style: Style, mut out: impl Write) -> io::Result<()> {
     writeln!(out, "{}", table(grid, style))?;
+    searches::lines(report).try_for_each(|line| writeln!(out, "search {line}"))?;
     write_causes(report, grid, style, &mut out)?;
     out.flush()
 }

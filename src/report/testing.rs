@@ -34,6 +34,7 @@ fn facts(cell: &str) -> UnitFacts {
 /// A unit without samples.
 pub fn unit(name: &str, cell: &str) -> ReportUnit {
     ReportUnit {
+        probe: false,
         unit_id: UnitId::of(&Value::str(name)),
         deploy_id: DeployId::of(&Value::str("d")),
         directory: "org--m_hf_vllm".into(),
@@ -193,6 +194,7 @@ pub fn report() -> Report {
             status: Status::New,
             samples: samples.to_vec(),
             invalid_samples: invalid.to_vec(),
+            probe: false,
             outcome: Some(outcome),
         });
     }
@@ -210,6 +212,7 @@ pub fn report() -> Report {
         died: false,
         hardware: vec![("h100-sxm-80gb".into(), "detected".into())],
         units: run_units,
+        searches: Vec::new(),
         unsupported: vec![RunUnsupported {
             cell: facts(&cell("trtllm", 1, "fp4")).cell,
             labels: vec![],

@@ -8,8 +8,10 @@ use super::expr::Term;
 use super::params::{Kind, Lookup, lookup};
 use super::predicate::Predicate;
 use super::read::Reader;
+use super::search::{SearchAxis, grid};
 use super::tree::{Data, Entry, Node};
 use crate::diag::Diagnostic;
+use crate::units::Objective;
 use crate::value::Value;
 
 /// One parameter gets one value.
@@ -54,24 +56,17 @@ pub struct Point {
     pub product: Product,
 }
 
-/// `{ from, to, until, within }`: the largest value that meets the objective.
-#[derive(Clone, Debug)]
-pub struct SearchAxis {
-    pub path: Arc<str>,
-    pub span: Range<usize>,
-    pub from: f64,
-    pub to: f64,
-    pub until: String,
-    pub within: f64,
-}
-
 impl Product {
-    /// Number of points; saturates.
+    /// Every assignment of the product, those of its axes' points included.
+    pub fn assignments<'a>(&'a self, out: &mut Vec<&'a Assignment>) {
+        out.extend(&self.fixed);
+        self.axes.iter().flat_map(|a| &a.points).for_each(|p| p.product.assignments(out));
+    }
+
+    /// Number of points, each value that a search may ask for among them; saturates.
     pub fn count(&self) -> u64 {
-        self.axes
-            .iter()
-            .map(|a| a.points.iter().fold(0u64, |n, p| n.saturating_add(p.product.count())))
-            .fold(1, u64::saturating_mul)
+        let axes = self.axes.iter().map(|a| a.points.iter().fold(0u64, |n, p| n.saturating_add(p.product.count())));
+        axes.chain(self.searches.iter().map(|s| s.grid.len() as u64)).fold(1, u64::saturating_mul)
     }
 
     /// Every path that some point sets.
@@ -263,6 +258,9 @@ fn is_range(path: &str, entries: &[Entry]) -> bool {
     (numeric && entries.iter().any(known)) || (both && entries.iter().all(known))
 }
 
+/// Most values of one range.
+const MAX_POINTS: f64 = 1e6;
+
 /// The numbers of a range, `to` always included.
 pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -> Vec<Value> {
     let mut out = Vec::new();
@@ -274,14 +272,20 @@ pub fn range_values(from: f64, to: f64, times: Option<f64>, step: Option<f64>) -
             (None, None) => to,
         };
         // A hair below the end counts as the end: 0.1 steps do not add up exactly.
-        if x >= to - (to.abs() * 1e-12) || out.len() > 100_000 {
+        if x >= to - (to.abs() * 1e-12) {
             break;
         }
-        out.extend(Value::number(x));
+        out.extend(Value::number(as_written(x)));
         i += 1;
     }
     out.extend(Value::number(to));
     out
+}
+
+/// The number that a person would have written: 0.1 + 2 × 0.1 is 0.3, so that a range and the list of its values are the
+/// same cells. A float carries fifteen decimal digits faithfully.
+fn as_written(x: f64) -> f64 {
+    format!("{x:.14e}").parse().unwrap_or(x)
 }
 
 impl Reader<'_> {
@@ -295,7 +299,15 @@ impl Reader<'_> {
             match (slot, &entry.node.data) {
                 (Some(i), Data::Scalar(v)) if v.as_f64().is_some() => numbers[i] = v.as_f64(),
                 (None, Data::Scalar(Value::Str(s))) if &*entry.key == "until" => until = Some(s.to_string()),
-                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" => within = percent(s),
+                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" && percent(s).is_some() => {
+                    within = percent(s);
+                }
+                (None, Data::Scalar(Value::Str(s))) if &*entry.key == "within" => {
+                    let message = format!("`within = \"{s}\"` is not a percentage");
+                    let help = "for example within = \"5%\": the width at which the search ends";
+                    self.push(Diagnostic::new("bad_range", message).help(help), &entry.node.span);
+                    good = false;
+                }
                 (None, _) if !RANGE_KEYS.contains(&&*entry.key) => {
                     let message = format!("`{}` is not a key of a range", entry.key);
                     let help =
@@ -336,19 +348,18 @@ impl Reader<'_> {
         }
         let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
         if let Some(until) = until {
-            self.search(
-                path,
-                key_span,
-                node,
-                SearchAxis {
-                    path: path.into(),
-                    span: key_span.clone(),
-                    from,
-                    to,
-                    until,
-                    within: within.unwrap_or(0.05),
-                },
-                out,
+            let within = within.unwrap_or(0.05);
+            return self.search(path, key_span, node, Wanted { from, to, until, within }, out);
+        }
+        let count = match (times, step) {
+            (Some(times), _) => (to / from).ln() / times.ln(),
+            (None, step) => (to - from) / step.unwrap_or(f64::INFINITY),
+        };
+        if count > MAX_POINTS {
+            let message = format!("`{path}`: the range has about {count:.0} values; the limit is {MAX_POINTS:.0}");
+            self.push(
+                Diagnostic::new("too_many_cells", message).help("take larger steps, or a `times` range"),
+                &node.span,
             );
             return;
         }
@@ -365,17 +376,39 @@ impl Reader<'_> {
         out.axes.push(Axis { name: path.into(), span: key_span.clone(), points });
     }
 
-    fn search(&mut self, path: &str, key_span: &Range<usize>, node: &Node, axis: SearchAxis, out: &mut Product) {
+    fn search(&mut self, path: &str, key_span: &Range<usize>, node: &Node, wanted: Wanted, out: &mut Product) {
+        let Wanted { from, to, until, within } = wanted;
         if !matches!(path, "rate" | "concurrency") {
             let message = format!("`{path}` cannot be searched; `rate` and `concurrency` can");
-            self.push(Diagnostic::new("bad_range", message), key_span);
-        } else if axis.until != "slo" {
-            let message = format!("`until = \"{}\"` is not an objective", axis.until);
-            self.push(Diagnostic::new("unknown_value", message).help("write `until = \"slo\"`"), &node.span);
-        } else {
-            out.searches.push(axis);
+            return self.push(Diagnostic::new("bad_range", message), key_span);
         }
+        let Some(until) = Objective::ALL.into_iter().find(|o| o.as_str() == until) else {
+            let message = format!("`until = \"{until}\"` is not an objective");
+            let help = "`until = \"slo\"` finds the largest load within the SLOs, `until = \"knee\"` the knee of the load curve";
+            return self.push(Diagnostic::new("unknown_value", message).help(help), &node.span);
+        };
+        // Both ends must be values of the parameter; whatever lies between them then is one too.
+        for end in [from, to] {
+            let data = Data::Scalar(Value::number(end).unwrap_or(Value::Int(0)));
+            if self.literal(path, key_span, &Node { span: node.span.clone(), data }).is_empty() {
+                return;
+            }
+        }
+        let Some(grid) = grid(from, to, within, path == "concurrency") else {
+            let message = format!("`{path}`: the search has too many values between {from} and {to}");
+            return self.push(Diagnostic::new("bad_range", message).help("make `within` larger"), &node.span);
+        };
+        let (path, span) = (path.into(), key_span.clone());
+        out.searches.push(SearchAxis { path, span, from, to, until, within, grid });
     }
+}
+
+/// A search as written.
+struct Wanted {
+    from: f64,
+    to: f64,
+    until: String,
+    within: f64,
 }
 
 /// `5%` as 0.05.
@@ -395,7 +428,8 @@ mod tests {
         assert_eq!(list(1.0, 64.0, Some(4.0), None), [1.0, 4.0, 16.0, 64.0]);
         assert_eq!(list(1.0, 50.0, Some(4.0), None), [1.0, 4.0, 16.0, 50.0]);
         assert_eq!(list(4.0, 4.0, Some(2.0), None), [4.0]);
-        assert_eq!(list(0.0, 1.0, None, Some(0.1)).len(), 11);
+        assert_eq!(list(0.0, 0.8, None, Some(0.1)), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]);
+        assert_eq!(list(0.001, 1.0, Some(10.0), None), [0.001, 0.01, 0.1, 1.0]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod policy;
 pub mod predicate;
 pub mod read;
 pub mod schema;
+pub mod search;
 pub mod sections;
 pub mod set;
 pub mod tree;

@@ -1,5 +1,8 @@
 //! The table of parameters: the one source of the types, defaults, suggestions, JSON Schema and reference docs.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use crate::value::Value;
 
 /// What a parameter decides.
@@ -261,17 +264,26 @@ pub enum Lookup {
     Unknown,
 }
 
+/// Rows by name, and the names of tables that hold them.
+static INDEX: LazyLock<HashMap<&'static str, Lookup>> = LazyLock::new(|| {
+    let mut index = HashMap::new();
+    for param in PARAMS {
+        index.insert(param.name, Lookup::Param(param));
+        if let Some((table, _)) = param.name.split_once('.') {
+            index.insert(table, Lookup::Table);
+        }
+    }
+    index
+});
+
 /// Finds the row that owns a path.
 pub fn lookup(path: &str) -> Lookup {
-    if let Some(param) = PARAMS.iter().find(|p| p.name == path) {
-        return Lookup::Param(param);
+    if let Some(found) = INDEX.get(path) {
+        return *found;
     }
     let head = path.split('.').next().unwrap_or(path);
-    match PARAMS.iter().find(|p| p.name == head) {
-        Some(param) if matches!(param.kind, Kind::Open | Kind::Strings) => Lookup::Param(param),
-        _ if PARAMS.iter().any(|p| p.name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))) => {
-            Lookup::Table
-        }
+    match INDEX.get(head) {
+        Some(Lookup::Param(param)) if param.is_open() => Lookup::Param(param),
         _ => Lookup::Unknown,
     }
 }

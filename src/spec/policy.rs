@@ -89,6 +89,15 @@ pub struct Cost {
     pub gpu_hour_usd: BTreeMap<String, f64>,
 }
 
+impl Cost {
+    /// US dollars per GPU and hour of a hardware class: the longest name that is the class or a prefix of it.
+    pub fn gpu_hour(&self, hardware: &str) -> Option<f64> {
+        let fits =
+            |name: &str| hardware.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        self.gpu_hour_usd.iter().filter(|(name, _)| fits(name)).max_by_key(|(name, _)| name.len()).map(|(_, usd)| *usd)
+    }
+}
+
 /// `[gate]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gate {

@@ -51,7 +51,7 @@ pub fn json_schema() -> Json {
             "duration": { "type": "string", "pattern": "^\\s*([0-9.]+\\s*(us|µs|ms|s|m|min|h|d)\\s*)+$" },
             "range": { "type": "object", "required": ["from", "to"], "additionalProperties": false, "properties": {
                 "from": { "type": "number" }, "to": { "type": "number" }, "times": { "type": "number", "exclusiveMinimum": 1 },
-                "step": { "type": "number", "exclusiveMinimum": 0 }, "until": { "enum": ["slo"] }, "within": { "type": "string", "pattern": "%$" },
+                "step": { "type": "number", "exclusiveMinimum": 0 }, "until": { "enum": ["slo", "knee"] }, "within": { "type": "string", "pattern": "%$" },
             }},
             "expression": { "type": "string", "pattern": "\\{\\{" },
             "predicate": { "type": "object", "minProperties": 1 },
@@ -226,7 +226,7 @@ fn type_text(kind: Kind) -> String {
         Kind::Bool => "true/false".into(),
         Kind::Int { min, .. } => format!("integer ≥ {min}"),
         Kind::Float { min, .. } if min > 0.0 => "number > 0".into(),
-        Kind::Float { max, .. } if max == 1.0 => "number 0–1".into(),
+        Kind::Float { max: 1.0, .. } => "number 0–1".into(),
         Kind::Float { .. } => "number ≥ 0".into(),
         Kind::Word(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" "),
         Kind::Duration => "duration".into(),

@@ -28,6 +28,7 @@ pub const COLUMNS: &[&str] = &[
     "output_tokens_source",
     "cached_input_tokens",
     "token_events",
+    "max_gap_ms",
     "error",
 ];
 
@@ -36,18 +37,18 @@ pub fn write_requests_csv(data: &SampleData, out: impl Write) -> std::io::Result
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(COLUMNS)?;
     for r in &data.requests {
-        csv.write_record(row(r))?;
+        csv.write_record(row(data.started_wall_ns, r))?;
     }
     csv.flush()
 }
 
-fn row(r: &RequestRecord) -> [String; COLUMNS.len()] {
+fn row(started_wall_ns: i64, r: &RequestRecord) -> [String; COLUMNS.len()] {
     let source = if r.output_tokens.is_some() { "usage" } else { "events" };
     [
         r.index.to_string(),
         r.status.as_str().into(),
         if r.http_status > 0 { r.http_status.to_string() } else { String::new() },
-        wall(r.wall_start_ns),
+        wall(started_wall_ns.saturating_add_unsigned(r.start_ns)),
         ms(r.intended_ns),
         ms(r.start_ns),
         optional(r.first_token_ns, ms),
@@ -65,6 +66,7 @@ fn row(r: &RequestRecord) -> [String; COLUMNS.len()] {
         source.into(),
         optional(r.cached_tokens, |n| n.to_string()),
         r.token_events.to_string(),
+        if r.token_events > 1 { ms(1000 * u64::from(r.max_gap_us)) } else { String::new() },
         r.error.as_deref().unwrap_or_default().into(),
     ]
 }

@@ -42,14 +42,29 @@ pub fn t_quantile(degrees: u64) -> f64 {
     match degrees {
         0 => f64::INFINITY,
         1..=30 => TABLE[degrees as usize - 1],
-        _ => {
-            let (z, v) = (1.959_963_985_f64, degrees as f64);
-            let g1 = (z.powi(3) + z) / 4.0;
-            let g2 = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0;
-            let g3 = (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0;
-            z + g1 / v + g2 / v.powi(2) + g3 / v.powi(3)
-        }
+        _ => cornish_fisher(1.959_963_985, degrees as f64),
     }
+}
+
+/// The 95 % quantile: 95 % lie below it, what a one-sided bound is made with. From a table and the same expansion.
+pub fn t_quantile_one_sided(degrees: u64) -> f64 {
+    const TABLE: [f64; 30] = [
+        6.313_752, 2.919_986, 2.353_363, 2.131_847, 2.015_048, 1.943_180, 1.894_579, 1.859_548, 1.833_113, 1.812_461,
+        1.795_885, 1.782_288, 1.770_933, 1.761_310, 1.753_050, 1.745_884, 1.739_607, 1.734_064, 1.729_133, 1.724_718,
+        1.720_743, 1.717_144, 1.713_872, 1.710_882, 1.708_141, 1.705_618, 1.703_288, 1.701_131, 1.699_127, 1.697_261,
+    ];
+    match degrees {
+        0 => f64::INFINITY,
+        1..=30 => TABLE[degrees as usize - 1],
+        _ => cornish_fisher(1.644_853_627, degrees as f64),
+    }
+}
+
+fn cornish_fisher(z: f64, v: f64) -> f64 {
+    let g1 = (z.powi(3) + z) / 4.0;
+    let g2 = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0;
+    let g3 = (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0;
+    z + g1 / v + g2 / v.powi(2) + g3 / v.powi(3)
 }
 
 #[cfg(test)]
@@ -71,5 +86,7 @@ mod tests {
         assert!((t_quantile(60) - 2.000_298).abs() < 1e-5);
         assert!((t_quantile(1_000_000) - 1.959_966).abs() < 1e-5);
         assert!((1..200).all(|d| t_quantile(d) > t_quantile(d + 1)));
+        assert!((t_quantile_one_sided(31) - 1.695_519).abs() < 1e-5);
+        assert!((1..200).all(|d| t_quantile_one_sided(d) > t_quantile_one_sided(d + 1)));
     }
 }

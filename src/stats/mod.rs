@@ -2,13 +2,16 @@
 
 pub mod csv;
 pub mod dist;
+pub mod histogram;
 pub mod interval;
+pub mod objective;
 pub mod record;
 pub mod steady;
 pub mod summary;
 pub mod validity;
 
 pub use csv::write_requests_csv;
+pub use histogram::Histogram;
 pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
 pub use summary::summarize;
 pub use validity::{SampleContext, validity};

@@ -1,7 +1,7 @@
 //! What the load generator hands over: one record per request and the gaps between token events. All times are
 //! nanoseconds on one monotonic clock, counted from the start of the sample; see `docs/metrics.md`.
 
-use super::TokenSource;
+use super::{Histogram, TokenSource};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +42,16 @@ pub struct RequestRecord {
     pub last_token_ns: Option<u64>,
     /// The answer was complete, or given up.
     pub end_ns: u64,
-    /// Wall clock at `start`, nanoseconds since the Unix epoch.
-    pub wall_start_ns: i64,
+    /// Longest gap between two token events, microseconds.
+    pub max_gap_us: u32,
     /// Prompt length that was asked for; `None` for the prompts of a data set.
     pub requested_input: Option<u32>,
     /// Answer length that was asked for.
     pub requested_output: u32,
     /// As the server counts them.
-    pub input_tokens: Option<u64>,
-    pub output_tokens: Option<u64>,
-    pub cached_tokens: Option<u64>,
+    pub input_tokens: Option<u32>,
+    pub output_tokens: Option<u32>,
+    pub cached_tokens: Option<u32>,
     /// Events with generated text.
     pub token_events: u32,
     /// Why it failed.
@@ -61,7 +61,7 @@ pub struct RequestRecord {
 impl RequestRecord {
     /// Output tokens: the server's count, else the number of token events.
     pub fn output(&self) -> u64 {
-        self.output_tokens.unwrap_or(u64::from(self.token_events))
+        u64::from(self.output_tokens.unwrap_or(self.token_events))
     }
 
     pub fn output_source(&self) -> TokenSource {
@@ -70,7 +70,7 @@ impl RequestRecord {
 
     /// The server counted another number of output tokens than was asked for.
     pub fn wrong_length(&self) -> bool {
-        self.output_tokens.is_some_and(|n| n != u64::from(self.requested_output))
+        self.output_tokens.is_some_and(|n| n != self.requested_output)
     }
 
     pub fn ttft_ns(&self) -> Option<u64> {
@@ -104,50 +104,41 @@ impl RequestRecord {
     }
 }
 
-/// Gaps between successive token events, in no particular order. A gap takes four bytes unless it is longer than 4.29 s.
+/// Gaps between the token events of one answer, in order. A gap takes four bytes; longer than 4.29 s, sixteen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gaps {
-    short_ns: Vec<u32>,
-    long_ns: Vec<u64>,
+    ns: Vec<u32>,
+    /// Those that do not fit, by position.
+    long: Vec<(usize, u64)>,
 }
 
 impl Gaps {
     pub fn push(&mut self, ns: u64) {
-        match u32::try_from(ns) {
-            Ok(short) => self.short_ns.push(short),
-            Err(_) => self.long_ns.push(ns),
+        if ns > u64::from(u32::MAX) {
+            self.long.push((self.ns.len(), ns));
         }
-    }
-
-    /// Moves the gaps of `other` here and leaves it empty, its buffers kept.
-    pub fn take_from(&mut self, other: &mut Gaps) {
-        self.short_ns.append(&mut other.short_ns);
-        self.long_ns.append(&mut other.long_ns);
+        self.ns.push(u32::try_from(ns).unwrap_or(u32::MAX));
     }
 
     pub fn clear(&mut self) {
-        self.short_ns.clear();
-        self.long_ns.clear();
+        self.ns.clear();
+        self.long.clear();
     }
 
     pub fn len(&self) -> usize {
-        self.short_ns.len() + self.long_ns.len()
+        self.ns.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.ns.is_empty()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = u64> {
-        self.short_ns.iter().map(|ns| u64::from(*ns)).chain(self.long_ns.iter().copied())
-    }
-
-    /// All gaps, ascending.
-    pub fn sorted(&self) -> (Vec<u32>, Vec<u64>) {
-        let (mut short, mut long) = (self.short_ns.clone(), self.long_ns.clone());
-        short.sort_unstable();
-        long.sort_unstable();
-        (short, long)
+        let mut long = self.long.iter().peekable();
+        self.ns.iter().enumerate().map(move |(i, ns)| match long.next_if(|(at, _)| *at == i) {
+            Some((_, ns)) => *ns,
+            None => u64::from(*ns),
+        })
     }
 }
 
@@ -167,7 +158,7 @@ pub struct SampleData {
     /// Requests that were started, by `index`.
     pub requests: Vec<RequestRecord>,
     /// Gaps of the completed requests, pooled.
-    pub gaps: Gaps,
+    pub gaps: Histogram,
     /// Time to open each connection that was opened for this sample.
     pub connect_ns: Vec<u64>,
     /// Wall clock at the start of the sample, nanoseconds since the Unix epoch.
@@ -176,8 +167,10 @@ pub struct SampleData {
     pub exact_output: bool,
     /// CPU time of the busiest load worker over its wall time.
     pub client_cpu_fraction: Option<f64>,
-    /// Time from the kernel having the bytes to the stamp, sampled.
-    pub recv_lag_ns: Vec<u64>,
+    /// Time from the kernel having the bytes to the stamp, one value for each read.
+    pub recv_lag: Histogram,
+    /// Gaps by request (`index`), where they were asked for.
+    pub answers: Vec<(u64, Gaps)>,
     /// Why no more requests were sent than were, where neither count nor duration was reached.
     pub stopped_early: Option<String>,
 }
@@ -212,11 +205,11 @@ pub(crate) mod tests {
             first_visible_ns: Some(start + ttft),
             last_token_ns: Some(start + e2el),
             end_ns: start + e2el,
-            wall_start_ns: 1_795_000_000_000_000_000 + start as i64,
+            max_gap_us: 0,
             requested_input: Some(100),
             requested_output: tokens,
             input_tokens: Some(100),
-            output_tokens: Some(u64::from(tokens)),
+            output_tokens: Some(tokens),
             cached_tokens: None,
             token_events: tokens,
             error: None,
@@ -227,19 +220,29 @@ pub(crate) mod tests {
         SampleData {
             shape,
             requests,
-            gaps: Gaps::default(),
+            gaps: Histogram::default(),
             connect_ns: Vec::new(),
             started_wall_ns: 1_795_000_000_000_000_000,
             exact_output: true,
             client_cpu_fraction: None,
-            recv_lag_ns: Vec::new(),
+            recv_lag: Histogram::default(),
+            answers: Vec::new(),
             stopped_early: None,
         }
     }
 
     #[test]
-    fn a_record_takes_about_two_hundred_bytes() {
-        assert!(size_of::<RequestRecord>() <= 208, "{}", size_of::<RequestRecord>());
+    fn a_record_leaves_room_in_its_two_hundred_bytes() {
+        assert!(size_of::<RequestRecord>() <= 144, "{}", size_of::<RequestRecord>());
+    }
+
+    #[test]
+    fn gaps_keep_their_order_and_their_length() {
+        let all = [5, 9_000_000_000, 7, u64::from(u32::MAX), u64::MAX];
+        let mut gaps = Gaps::default();
+        all.iter().for_each(|ns| gaps.push(*ns));
+        assert_eq!(gaps.iter().collect::<Vec<_>>(), all);
+        assert_eq!(gaps.len(), 5);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
         isl_actual_mean: ratio(input_tokens, n_ok),
         osl_actual_mean: ratio(output_tokens, n_ok),
         output_tokens_source: source(&ok),
-        cached_input_tokens: sum_known(ok.iter().map(|r| r.cached_tokens)),
+        cached_input_tokens: sum_known(ok.iter().map(|r| r.cached_tokens.map(u64::from))),
         duration_s: seconds.unwrap_or(0.0),
         request_throughput: per_second(n_ok as f64),
         output_throughput,
@@ -50,7 +50,7 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
         ttfo: Dist::of_ns(ok.iter().filter_map(|r| r.ttfo_ns())),
         output_tokens_per_user: mean(&per_user),
         tpot: Dist::of_ms(tpot),
-        itl: Dist::of_gaps(&data.gaps),
+        itl: Dist::of_histogram(&data.gaps),
         e2el: Dist::of_ns(ok.iter().filter_map(|r| r.e2el_ns())),
         e2el_intended: Dist::of_ns(ok.iter().filter_map(|r| Some(r.last_token_ns?.saturating_sub(r.intended_ns)))),
         queue_delay_p99_ms: queue_delay.p99,
@@ -61,7 +61,7 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
         tokens_per_event: ratio(output_tokens, token_events),
         request_goodput: limits.and_then(|l| per_second(ok.iter().filter(|r| l.met_by(r)).count() as f64)),
         output_throughput_per_gpu: output_throughput.filter(|_| gpus > 0).map(|t| t / f64::from(gpus)),
-        recv_lag_p99_ms: Dist::of_ns(data.recv_lag_ns.iter().copied()).p99,
+        recv_lag_p99_ms: Dist::of_histogram(&data.recv_lag).p99,
         client_cpu_fraction: data.client_cpu_fraction,
         wrong_output_length: ok.iter().filter(|r| r.wrong_length()).count() as u64,
         errors: errors(data),
@@ -70,7 +70,7 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
 
 /// The server's count, else what was asked for.
 fn input(r: &RequestRecord) -> u64 {
-    r.input_tokens.unwrap_or(r.requested_input.map_or(0, u64::from))
+    u64::from(r.input_tokens.or(r.requested_input).unwrap_or(0))
 }
 
 fn ratio(a: u64, b: u64) -> Option<f64> {
@@ -171,7 +171,7 @@ mod tests {
         );
         data.requests[3].error = None;
         for ms in [10, 20, 30] {
-            data.gaps.push(ms * MS);
+            data.gaps.record(ms * MS);
         }
         data
     }
@@ -196,7 +196,8 @@ mod tests {
         assert_eq!(s.tpot.min, Some(10.0));
         assert_eq!(s.tpot.max, Some(20.0));
         assert_eq!(s.output_tokens_per_user, Some(75.0));
-        assert_eq!((s.itl.n, s.itl.p50), (3, Some(20.0)));
+        assert_eq!((s.itl.n, s.itl.min, s.itl.mean, s.itl.max), (3, Some(10.0), Some(20.0), Some(30.0)));
+        assert!((s.itl.p50.unwrap() - 20.0).abs() < 0.01, "{:?}", s.itl);
         assert_eq!(s.e2el.max, Some(470.0));
         assert_eq!(s.e2el_intended.max, Some(490.0));
         assert_eq!(s.queue_delay.max, Some(20.0));

@@ -49,6 +49,7 @@ fn must_last(event: &Event) -> bool {
         | Event::DeploymentFailed { .. }
         | Event::SampleFinished { .. }
         | Event::AttemptFailed { .. }
+        | Event::SearchFinished { .. }
         | Event::RunFinished { .. } => true,
         Event::DeploymentStarting { .. }
         | Event::DeploymentProgress { .. }
@@ -58,6 +59,8 @@ fn must_last(event: &Event) -> bool {
         | Event::UnitBlocked { .. }
         | Event::UnitTaken { .. }
         | Event::UnitFinished { .. }
+        | Event::SearchStarted { .. }
+        | Event::ProbeChosen { .. }
         | Event::Notice { .. } => false,
     }
 }

@@ -29,7 +29,7 @@ use crate::digest::UnitId;
 
 pub use lock::{Lock, TryLock};
 pub use run_dir::RunDir;
-pub use unit::{Lookup, Reservation, SampleDraft, Stored};
+pub use unit::{Lookup, Reservation, SampleDraft, Stored, sample_dir_name};
 
 /// Name of the directory of simulated results inside the artifacts.
 pub const SIMULATED: &str = "simulated";

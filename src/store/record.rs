@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{DeployId, UnitId};
+use crate::event::search::SearchResult;
 use crate::event::{Counts, FailureClass, Outcome, Stage};
 use crate::plan::Status;
 use crate::spec::policy::{Cost, Gate, Slo};
@@ -200,7 +201,11 @@ pub struct RunRecord {
     pub died: bool,
     /// Hardware classes and where each came from.
     pub hardware: Vec<(String, String)>,
+    /// As planned, then those that only a search asked for, in the order in which it did.
     pub units: Vec<RunUnit>,
+    /// What the searches came to, as they ended.
+    #[serde(default)]
+    pub searches: Vec<SearchResult>,
     pub unsupported: Vec<RunUnsupported>,
     pub slo: Slo,
     pub cost: Cost,
@@ -233,6 +238,9 @@ pub struct RunUnit {
     pub samples: Vec<u32>,
     /// Samples that this run measured and that do not count.
     pub invalid_samples: Vec<u32>,
+    /// Only a search asked for it: that it fails is an answer, not a fault.
+    #[serde(default)]
+    pub probe: bool,
     pub outcome: Option<Outcome>,
 }
 

@@ -177,6 +177,11 @@ impl RunDir {
         &self.timestamp
     }
 
+    /// Replaces `plan.json` of the live run.
+    pub fn save(&self, record: &RunRecord) -> Result<(), StoreError> {
+        write_plan(&self.path, record)
+    }
+
     /// Starts the run's journal.
     pub fn journal(&self) -> Result<JournalWriter, StoreError> {
         JournalWriter::create(&self.files().journal())

@@ -101,6 +101,7 @@ fn run_record(run: &str, timestamp: &str, units: &[UnitRecord]) -> RunRecord {
         status: Status::New,
         samples: vec![],
         invalid_samples: vec![],
+        probe: false,
         outcome: None,
     };
     RunRecord {
@@ -116,6 +117,7 @@ fn run_record(run: &str, timestamp: &str, units: &[UnitRecord]) -> RunRecord {
         died: false,
         hardware: vec![],
         units: units.iter().map(unit).collect(),
+        searches: vec![],
         unsupported: vec![],
         slo: Default::default(),
         cost: Default::default(),

@@ -42,6 +42,8 @@ struct Source {
     origin: String,
     /// Top-level names that the text mentions: the parameters this stack honours.
     mentions: BTreeSet<String>,
+    /// Why the text does not compile.
+    broken: Option<TemplateError>,
 }
 
 /// A rendered template.
@@ -76,7 +78,7 @@ pub struct TemplateText {
 impl Templates {
     /// Compiles the built-in templates and those handed in, which replace built-in ones of the same name. A text that
     /// does not compile is reported when a cell first needs it.
-    pub fn new(overrides: Vec<TemplateText>) -> Result<Templates, TemplateError> {
+    pub fn new(overrides: Vec<TemplateText>) -> Templates {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -87,15 +89,15 @@ impl Templates {
         let mut texts: BTreeMap<String, TemplateText> = builtin::all().map(|t| (t.name.clone(), t)).collect();
         texts.extend(overrides.into_iter().map(|t| (t.name.clone(), t)));
         let mut names = BTreeMap::new();
-        for (name, text) in texts {
-            env.add_template_owned(name.clone(), text.text).map_err(|e| failed(&text.origin, &e))?;
-            let mentions = env
-                .get_template(&name)
-                .map(|t| t.undeclared_variables(false).into_iter().collect())
-                .map_err(|e| failed(&text.origin, &e))?;
-            names.insert(name, Source { origin: text.origin, mentions });
+        for (name, TemplateText { origin, text, .. }) in texts {
+            let compiled = env.add_template_owned(name.clone(), text).and_then(|()| env.get_template(&name));
+            let (mentions, broken) = match compiled {
+                Ok(template) => (template.undeclared_variables(false).into_iter().collect(), None),
+                Err(e) => (BTreeSet::new(), Some(failed(&origin, &e))),
+            };
+            names.insert(name, Source { origin, mentions, broken });
         }
-        Ok(Templates { env, names })
+        Templates { env, names }
     }
 
     pub fn contains(&self, method: &str, engine: &str) -> bool {
@@ -120,6 +122,9 @@ impl Templates {
             line: None,
             message: "there is no such template".into(),
         })?;
+        if let Some(broken) = &source.broken {
+            return Err(broken.clone());
+        }
         let template = self.env.get_template(name).map_err(|e| failed(&source.origin, &e))?;
         let mut globals: BTreeMap<Arc<str>, minijinja::Value> =
             known.iter().map(|k| (Arc::from(*k), minijinja::Value::from(()))).collect();
@@ -184,7 +189,7 @@ mod tests {
             "engine_args".into(),
             serde_json::from_str(r#"{"eager":true,"off":false,"max_num_seqs":64,"rope":{"a":1.5}}"#).unwrap(),
         );
-        Templates::new(vec![text])?.render("hf/x", &context, &["model", "dtype"])
+        Templates::new(vec![text]).render("hf/x", &context, &["model", "dtype"])
     }
 
     const API: &str = "[api]\ndialect = \"openai\"\ndefault = \"chat\"\n";

@@ -126,7 +126,7 @@ impl Contents for NoFiles {
 }
 
 fn deployment(w: &Workspace, tensor_parallel: i64) -> Deployment {
-    let templates = Templates::new(Vec::new()).unwrap();
+    let templates = Templates::new(Vec::new());
     let lock = Lock::new();
     let resolver = Resolver::new(&templates, &lock, &NoFiles, "h100-sxm-80gb", false, 1);
     let entrypoint: Vec<Value> =

@@ -24,7 +24,7 @@ impl Contents for NoFiles {
 
 /// The deployment of a cell, as the planner makes it.
 fn planned(method: &str, engine: &str) -> Deployment {
-    let templates = Templates::new(Vec::new()).unwrap();
+    let templates = Templates::new(Vec::new());
     let lock = Lock::new();
     let resolver = Resolver::new(&templates, &lock, &NoFiles, "h100-sxm-80gb", false, 1);
     let mut pairs: Vec<(Arc<str>, Value)> = vec![

@@ -17,8 +17,9 @@ use crate::deploy::{Deployer, Endpoint, Engine, Failure, OnProgress, Stage, test
 use crate::digest::{DeployId, UnitId};
 use crate::event::Entry;
 use crate::host::HostInfo;
-use crate::plan::{Cell, Deployment, Plan, Status, TlsOptions, Unit};
+use crate::plan::{Cell, Deployment, Plan, Probe, Search, Status, TlsOptions, Unit};
 use crate::store::Store;
+use crate::units::Objective;
 use crate::value::Value;
 use crate::wire::ApiSpec;
 
@@ -52,6 +53,8 @@ struct Script {
     warm_up_deaths: u32,
     panic_in_reporter: bool,
     verdict: Verdict,
+    /// Throughput of each sample by its concurrency; latency follows by Little's law. Else every sample is the same.
+    capacity: Option<fn(u32) -> f64>,
     log: Vec<(f64, String)>,
     last: usize,
     /// The engine that runs, by its address.
@@ -107,6 +110,10 @@ impl Bench {
 
     pub fn fail_start(&self, container: &str, failures: impl IntoIterator<Item = Failure>) {
         self.mock.script.lock().unwrap().starts.insert(container.into(), failures.into_iter().collect());
+    }
+
+    pub fn capacity(&self, throughput: fn(u32) -> f64) {
+        self.mock.script.lock().unwrap().capacity = Some(throughput);
     }
 
     pub fn hang_start(&self, container: &str) {
@@ -325,7 +332,15 @@ impl Loader for Mock {
                 () = tokio::time::sleep(pause) => {}
             }
             std::fs::write(files.join("requests.csv"), "index\n0\n").unwrap();
-            let summary = crate::store::tests::sample(1, "r").summary;
+            let mut summary = crate::store::tests::sample(1, "r").summary;
+            if let Some(throughput) = self.script.lock().unwrap().capacity {
+                summary.n_error = 0;
+                let throughput = throughput(concurrency);
+                let ms = Some(1e3 * f64::from(concurrency) / throughput);
+                summary.request_throughput = Some(throughput);
+                summary.e2el = crate::stats::Dist { n: 100, mean: ms, p95: ms, ..Default::default() };
+                summary.e2el_intended = summary.e2el.clone();
+            }
             match act.unwrap_or(Act::Ok) {
                 Act::Ok | Act::Hang => Ok(Measurement { summary, invalid: None }),
                 Act::Invalid(reason) => Ok(Measurement { summary, invalid: Some(reason) }),
@@ -394,6 +409,30 @@ pub fn plan(deployments: usize, units: usize) -> Plan {
         }
     }
     plan
+}
+
+/// A search over the concurrencies of deployment 0 from 1 to `to`.
+pub fn search(plan: &Plan, until: Objective, to: u32) -> Search {
+    let grid: Vec<f64> = (1..=to).map(f64::from).collect();
+    let mut probes = Vec::new();
+    for value in 1..=to {
+        let mut unit = plan.units[0].clone();
+        unit.cell = Cell(vec![("concurrency".into(), Value::Int(value.into()))]);
+        unit.id = UnitId::of(&plan.unit_document(&unit));
+        probes.push(Probe { value: value.into(), unit });
+    }
+    Search {
+        cell: Cell::default(),
+        labels: Vec::new(),
+        deployment: 0,
+        parameter: "concurrency".into(),
+        from: 1.0,
+        to: to.into(),
+        until,
+        within: 0.05,
+        max_probes: crate::plan::search::most_probes(until, &grid),
+        probes,
+    }
 }
 
 fn named(i: usize) -> Deployment {

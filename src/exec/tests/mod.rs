@@ -1,6 +1,7 @@
 //! Dispatcher logic against a mock stack, under paused time.
 
 mod mock;
+mod search;
 
 use std::time::Duration;
 
@@ -421,6 +422,7 @@ async fn a_worklist_is_data() {
         simulated: false,
         deployment: plan.deployments[0].clone(),
         units: vec![unit(0), unit(1)],
+        searches: Vec::new(),
         provenance: Default::default(),
         usd_per_hour: Some(2.0),
     };

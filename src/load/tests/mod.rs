@@ -24,7 +24,7 @@ fn api(dialect: Dialect) -> ApiSpec {
         .unwrap()
 }
 
-fn target(url: &str, dialect: Dialect) -> Target {
+pub fn target(url: &str, dialect: Dialect) -> Target {
     Target {
         base_url: url.into(),
         api: api(dialect),
@@ -36,7 +36,7 @@ fn target(url: &str, dialect: Dialect) -> Target {
 }
 
 /// A closed loop of `requests` requests: 32 tokens in, 4 out.
-fn workload(concurrency: u32, requests: u64) -> Workload {
+pub fn workload(concurrency: u32, requests: u64) -> Workload {
     Workload {
         api: Api::Completions,
         tokens: TokenLengths {

@@ -83,7 +83,7 @@ fn pitfall_04_several_tokens_per_event() {
     // 16 tokens in 4 events, 40 ms apart: the gap is 40 ms, the time per token is not.
     let record = RequestRecord { token_events: 4, ..request(0, 0, 100 * MS, 220 * MS, 16) };
     let mut data = hand_made(LoadShape::Closed { concurrency: 1 }, vec![record]);
-    (0..3).for_each(|_| data.gaps.push(40 * MS));
+    (0..3).for_each(|_| data.gaps.record(40 * MS));
     let s = summary(&data);
     assert_eq!((s.itl.p50, s.tpot.p50, s.tokens_per_event), (Some(40.0), Some(8.0), Some(4.0)));
 }

@@ -1,0 +1,45 @@
+//! Ids recomputed from stored documents by an independent reading of the rule: BLAKE3 in derive-key mode, under the
+//! domain of the document's kind, over JSON without spaces and with sorted keys.
+
+use std::fmt::Write;
+
+use serde_json::Value as Json;
+
+pub fn unit_id(document: &Json) -> String {
+    id("llmatrix unit v1", document)
+}
+
+pub fn deploy_id(document: &Json) -> String {
+    id("llmatrix deployment v1", document)
+}
+
+fn id(domain: &str, document: &Json) -> String {
+    blake3::Hasher::new_derive_key(domain).update(canonical(document).as_bytes()).finalize().to_hex().to_string()
+}
+
+fn canonical(value: &Json) -> String {
+    match value {
+        Json::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            let pairs: Vec<String> =
+                keys.into_iter().map(|k| format!("{}:{}", quoted(k), canonical(&map[k]))).collect();
+            format!("{{{}}}", pairs.join(","))
+        }
+        Json::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        Json::String(s) => quoted(s),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => _ = write!(out, "\\{c}"),
+            c if c < ' ' => _ = write!(out, "\\u{:04x}", c as u32),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
