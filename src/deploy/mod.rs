@@ -91,6 +91,7 @@ impl Endpoint {
 
 /// An engine that answers its health path.
 pub trait Engine: Send + Sync {
+    /// Where it answers.
     fn endpoint(&self) -> &Endpoint;
 
     /// As the engine reports itself.

@@ -262,10 +262,12 @@ impl Plan {
         }
     }
 
+    /// The policy that holds for a unit: what overrides made of it, else the experiment's.
     pub fn policy_of<'p>(&'p self, unit: &'p Unit) -> &'p RunPolicy {
         unit.policy.as_deref().unwrap_or(&self.policy)
     }
 
+    /// The limits that hold for a unit.
     pub fn slo_of<'p>(&'p self, unit: &'p Unit) -> &'p Slo {
         unit.slo.as_deref().unwrap_or(&self.slo)
     }

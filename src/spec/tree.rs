@@ -20,6 +20,7 @@ pub struct Node {
     pub data: Data,
 }
 
+/// What a node holds; keys of tables keep their order.
 #[derive(Clone, Debug)]
 pub enum Data {
     Scalar(Value),
@@ -50,6 +51,7 @@ impl Node {
         }
     }
 
+    /// The value of a key, where the node is a table.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.as_table()?.iter().find(|e| &*e.key == key).map(|e| &e.node)
     }
