@@ -131,7 +131,7 @@ fn report(prepared: &Prepared, new: &Lock, unresolved: &[Unresolved], output: &O
         (false, _) => output.note(&format!("wrote {}", path.display())),
     }
     if !unresolved.is_empty() {
-        output.warning("not resolved, and so as locked as they were:");
+        output.warning("not locked, or left as they were locked:");
         unresolved.iter().for_each(|(reference, why)| output.note(&format!("  {reference}: {why}")));
     }
     Ok(())

@@ -97,6 +97,11 @@ pub trait Engine: Send + Sync {
     /// As the engine reports itself.
     fn version(&self) -> Option<String>;
 
+    /// Version of the container engine, for a container.
+    fn container_engine(&self) -> Option<String> {
+        None
+    }
+
     /// Digest of the image that runs, for a container.
     fn image_digest(&self) -> Option<String> {
         None
@@ -117,6 +122,21 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// Starts engines of one kind.
 pub trait Deployer: Send + Sync {
+    /// Gets what a start needs and this host may have to wait for: images that are pulled, devices that others use. The
+    /// time it takes is not the engine's. A start that was not prepared does it by itself.
+    fn prepare<'a>(
+        &'a self,
+        _deployment: &'a Deployment,
+        _progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The end of the log of the deployment's last start, redacted: for one that was given up.
+    fn last_words(&self, _deployment: &Deployment) -> Option<String> {
+        None
+    }
+
     /// Starts an engine and waits until its health path answers 200. How long that may take is the caller's to say:
     /// dropping the future gives the start up and removes what it made.
     fn start<'a>(
@@ -148,20 +168,43 @@ impl Deployers {
     }
 }
 
+impl Deployers {
+    /// The one that starts this deployment; `None` where it is a container and nobody starts those.
+    fn of(&self, deployment: &Deployment) -> Option<&dyn Deployer> {
+        if deployment.flavor.is_some() || deployment.spec.sim.is_some() {
+            return Some(&self.sim);
+        }
+        if deployment.spec.container.is_none() {
+            return Some(&self.external);
+        }
+        self.containers.as_deref()
+    }
+}
+
 impl Deployer for Deployers {
+    fn prepare<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        match self.of(deployment) {
+            Some(deployer) => deployer.prepare(deployment, progress),
+            // The start says so.
+            None => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn last_words(&self, deployment: &Deployment) -> Option<String> {
+        self.of(deployment)?.last_words(deployment)
+    }
+
     fn start<'a>(
         &'a self,
         deployment: &'a Deployment,
         progress: OnProgress<'a>,
     ) -> BoxFuture<'a, Result<Box<dyn Engine>, Failure>> {
-        if deployment.flavor.is_some() || deployment.spec.sim.is_some() {
-            return self.sim.start(deployment, progress);
-        }
-        if deployment.spec.container.is_none() {
-            return self.external.start(deployment, progress);
-        }
-        match &self.containers {
-            Some(containers) => containers.start(deployment, progress),
+        match self.of(deployment) {
+            Some(deployer) => deployer.start(deployment, progress),
             None => Box::pin(std::future::ready(Err(no_containers(deployment)))),
         }
     }

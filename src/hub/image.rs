@@ -1,6 +1,7 @@
 //! Images: what a reference means here and in its registry, and pulling.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
@@ -11,6 +12,9 @@ use super::{HubError, RegistryLogins, reason, status};
 
 /// The registry of references that name none.
 pub const DOCKER_HUB: &str = "docker.io";
+
+/// How long a pull may say nothing at all. Unpacking a large layer is told of all the time, too.
+const STALLED: Duration = Duration::from_secs(600);
 
 /// An image that is on this host.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +135,12 @@ pub async fn pull(
     let options = CreateImageOptionsBuilder::new().from_image(&whole).build();
     let mut steps = docker.create_image(Some(options), None, credentials);
     let mut layers = Layers::default();
-    while let Some(step) = steps.next().await {
+    loop {
+        let Ok(step) = tokio::time::timeout(STALLED, steps.next()).await else {
+            let reason = "nothing came for ten minutes".to_string();
+            return Err(HubError::Pull { image: reference.to_string(), reason });
+        };
+        let Some(step) = step else { return Ok(()) };
         let step = step.map_err(|e| HubError::Pull { image: reference.to_string(), reason: reason(&e) })?;
         let (Some(id), Some(status)) = (step.id, step.status) else { continue };
         let detail = step.progress_detail.unwrap_or_default();
@@ -139,7 +148,6 @@ pub async fn pull(
             heard(layers.progress());
         }
     }
-    Ok(())
 }
 
 /// What is known of each layer of a pull.

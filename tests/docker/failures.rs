@@ -68,6 +68,8 @@ fn an_engine_that_is_never_ready() {
     let done = w.run(&["run", "--json", "--ready-timeout", "3s", file.to_str().unwrap()]).expect(5);
     let cause = failed_start(&done, "ready", "infrastructure");
     assert!(cause.contains("is not ready after 3s"), "{cause}");
+    let log = done.event("deployment_failed")["log_tail"].as_str().expect("the log goes with it").to_string();
+    assert!(!log.trim().is_empty());
     w.assert_clean();
 }
 

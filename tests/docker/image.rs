@@ -18,6 +18,9 @@ pub fn tag() -> &'static str {
         known.args(["image", "inspect", &tag]).stdout(Stdio::null()).stderr(Stdio::null());
         if !known.status().is_ok_and(|s| s.success()) {
             import(&[], &tag);
+            // Those of binaries that were built a while ago.
+            let old = ["image", "prune", "-af", "--filter", "label=llmatrix.test", "--filter", "until=24h"];
+            let _ = Command::new("docker").args(old).output();
         }
         tag
     })
@@ -39,7 +42,11 @@ pub fn import(engine: &[&str], tag: &str) {
     }
     let mut tar = Command::new("tar").arg("-C").arg(root).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
     let mut docker = Command::new("docker");
-    docker.args(engine).args(["import", "-", tag]).stdin(tar.stdout.take().unwrap()).stdout(Stdio::null());
+    docker
+        .args(engine)
+        .args(["import", "-c", "LABEL llmatrix.test=1", "-", tag])
+        .stdin(tar.stdout.take().unwrap())
+        .stdout(Stdio::null());
     assert!(docker.status().unwrap().success(), "docker import");
     assert!(tar.wait().unwrap().success());
 }

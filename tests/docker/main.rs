@@ -7,5 +7,6 @@ mod gpus;
 mod image;
 mod leftovers;
 mod lock;
+mod registry;
 mod stacks;
 mod workspace;

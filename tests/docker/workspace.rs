@@ -103,6 +103,12 @@ impl Workspace {
         command
     }
 
+    /// Replaces the experiment's image.
+    pub fn with_image(&self, file: &Path, image: &str) {
+        let text = fs::read_to_string(file).unwrap().replace(image::tag(), image);
+        fs::write(file, text).unwrap();
+    }
+
     pub fn run(&self, args: &[&str]) -> Done {
         finish(self.command(args).spawn().unwrap())
     }

@@ -13,6 +13,7 @@ pub struct DockerEngine {
     pub(super) endpoint: Endpoint,
     pub(super) version: Option<String>,
     pub(super) image_digest: String,
+    pub(super) container_engine: Option<String>,
     /// Through the published port.
     pub(super) published: Option<String>,
 }
@@ -45,6 +46,10 @@ impl Engine for DockerEngine {
 
     fn version(&self) -> Option<String> {
         self.version.clone()
+    }
+
+    fn container_engine(&self) -> Option<String> {
+        self.container_engine.clone()
     }
 
     fn image_digest(&self) -> Option<String> {

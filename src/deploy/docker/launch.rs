@@ -34,24 +34,47 @@ const PULL_NEWS: Duration = Duration::from_secs(2);
 /// How long the end of a container without an address may take to show.
 const NO_ADDRESS: Duration = Duration::from_secs(5);
 
+/// What a start needs and may have to wait for.
+pub(super) struct Ready {
+    /// Reference to start the image by, and what it is.
+    image: (String, Image),
+    lease: Option<Lease>,
+}
+
+/// Gets the image and the GPUs.
+pub(super) async fn prepare(
+    shared: &Shared,
+    deployment: &Deployment,
+    progress: OnProgress<'_>,
+) -> Result<Ready, Failure> {
+    let launch = Launch::new(shared, deployment, progress)?;
+    launch.readable()?;
+    let pool = launch.pool()?;
+    // What is missing here is told before anything is pulled.
+    place::environment(deployment, launch.spec, &shared.options.variables)?;
+    let daemon = shared.daemon(deployment).await?;
+    launch.sweep(daemon).await;
+    let image = launch.image(daemon).await?;
+    let lease = launch.lease(daemon, pool.as_ref()).await?;
+    Ok(Ready { image, lease })
+}
+
 /// Starts a container and waits until it answers.
 pub(super) async fn run(
     shared: &Shared,
     deployment: &Deployment,
     progress: OnProgress<'_>,
 ) -> Result<DockerEngine, Failure> {
-    let spec = deployment.spec.container.as_ref().ok_or_else(|| {
-        Failure::deterministic(Stage::Create, format!("{} renders to no container", deployment.container))
-    })?;
-    let launch = Launch { shared, deployment, spec, progress };
-    launch.readable()?;
-    let pool = launch.pool()?;
+    let ready = match shared.take_prepared(deployment) {
+        Some(ready) => ready,
+        None => prepare(shared, deployment, progress).await?,
+    };
+    let launch = Launch::new(shared, deployment, progress)?;
     let daemon = shared.daemon(deployment).await?;
-    launch.sweep(daemon).await;
+    // A start that was given up a moment ago may still have the name.
     shared.janitor.settle().await;
-    let environment = place::environment(deployment, spec, &shared.options.variables)?;
-    let (reference, image) = launch.image(daemon).await?;
-    let lease = launch.lease(daemon, pool.as_ref()).await?;
+    let environment = place::environment(deployment, launch.spec, &shared.options.variables)?;
+    let Ready { image: (reference, image), lease } = ready;
     let (placement, rest) = launch.placement(reference, &image, lease, &environment)?;
     let held = launch.container(daemon, placement, rest).await?;
     launch.serve(daemon, held, &image, environment.redactor).await
@@ -62,6 +85,15 @@ struct Launch<'a> {
     deployment: &'a Deployment,
     spec: &'a ContainerSpec,
     progress: OnProgress<'a>,
+}
+
+impl<'a> Launch<'a> {
+    fn new(shared: &'a Shared, deployment: &'a Deployment, progress: OnProgress<'a>) -> Result<Launch<'a>, Failure> {
+        let spec = deployment.spec.container.as_ref().ok_or_else(|| {
+            Failure::deterministic(Stage::Create, format!("{} renders to no container", deployment.container))
+        })?;
+        Ok(Launch { shared, deployment, spec, progress })
+    }
 }
 
 impl Launch<'_> {
@@ -403,6 +435,7 @@ impl Launch<'_> {
         let (reached, mut milestones) = mpsc::unbounded_channel();
         let reading = Reading::new(&self.deployment.spec.milestones, redactor.clone(), reached)?;
         let watch = Watch::start(&daemon.docker, &held.id, &held.name, reading);
+        self.shared.hear(self.deployment, watch.log());
         let found = daemon.docker.inspect_container(&held.id, None).await;
         let found = found.map_err(|e| self.cannot(Stage::Start, hub::reason(&e)))?;
         if found.image.as_deref().is_some_and(|id| id != image.id) {
@@ -435,7 +468,8 @@ impl Launch<'_> {
         endpoint.model = about.model_of(self.deployment, &endpoint.model);
         let published = candidates.iter().find(|c| c.network_path == PUBLISHED).map(|c| c.base_url.clone());
         let image_digest = image.digest(&self.spec.image);
-        Ok(DockerEngine { held, watch, endpoint, version: about.version, image_digest, published })
+        let container_engine = daemon.version.clone();
+        Ok(DockerEngine { held, watch, endpoint, version: about.version, image_digest, container_engine, published })
     }
 
     /// The ways to the server, the better one first.

@@ -14,13 +14,16 @@ mod request;
 mod scratch;
 mod watch;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
+use super::log::Log;
 use super::{Deployer, Engine, Failure, OnProgress, Stage, Variables};
+use crate::digest::DeployId;
 use crate::host::Gpu;
 use crate::hub::{Daemon, HubError, RegistryLogins};
 use crate::plan::Deployment;
@@ -30,6 +33,9 @@ pub use held::remove;
 pub use inventory::{Container, Keeper, Leftovers, Stranger, list, look};
 pub use owner::{Life, Owner};
 pub use scratch::remove as remove_scratch;
+
+/// Log lines that go with a start that was given up.
+const LAST_WORDS: usize = 50;
 
 /// What a deployer of containers is told of its surroundings.
 pub struct DockerOptions {
@@ -71,6 +77,10 @@ struct Shared {
     logins: RegistryLogins,
     daemon: OnceCell<Daemon>,
     swept: OnceCell<()>,
+    /// What was prepared for a start that has not come yet.
+    prepared: Mutex<HashMap<DeployId, launch::Ready>>,
+    /// The log of each deployment's last start.
+    logs: Mutex<HashMap<DeployId, Log>>,
     janitor: Arc<held::Janitor>,
 }
 
@@ -83,6 +93,8 @@ impl DockerDeployer {
             logins,
             daemon: OnceCell::new(),
             swept: OnceCell::new(),
+            prepared: Mutex::default(),
+            logs: Mutex::default(),
             janitor: Arc::default(),
         }))
     }
@@ -103,6 +115,14 @@ impl Shared {
         let connected = self.daemon.get_or_try_init(|| Daemon::connect(self.options.host.as_deref())).await;
         connected.map_err(|e| no_daemon(&deployment.container, &e))
     }
+
+    fn take_prepared(&self, deployment: &Deployment) -> Option<launch::Ready> {
+        self.prepared.lock().expect("no holder panics").remove(&deployment.id)
+    }
+
+    fn hear(&self, deployment: &Deployment, log: &Log) {
+        self.logs.lock().expect("no holder panics").insert(deployment.id, log.clone());
+    }
 }
 
 fn no_daemon(container: &str, e: &HubError) -> Failure {
@@ -113,6 +133,26 @@ fn no_daemon(container: &str, e: &HubError) -> Failure {
 }
 
 impl Deployer for DockerDeployer {
+    fn prepare<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            // What an earlier preparation holds is given back first.
+            drop(self.0.take_prepared(deployment));
+            self.0.logs.lock().expect("no holder panics").remove(&deployment.id);
+            let ready = launch::prepare(&self.0, deployment, progress).await?;
+            self.0.prepared.lock().expect("no holder panics").insert(deployment.id, ready);
+            Ok(())
+        })
+    }
+
+    fn last_words(&self, deployment: &Deployment) -> Option<String> {
+        let logs = self.0.logs.lock().expect("no holder panics");
+        logs.get(&deployment.id).map(|log| log.tail(LAST_WORDS))
+    }
+
     fn start<'a>(
         &'a self,
         deployment: &'a Deployment,
