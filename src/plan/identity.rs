@@ -311,8 +311,9 @@ impl<'a> Resolver<'a> {
         }
         let model = get(pairs, "model").and_then(Value::as_str).unwrap_or_default();
         if lock::is_local(model) {
-            let locked = self.lock.models.get(model).and_then(|m| m.content.clone());
-            let content = locked.or_else(|| self.contents.digest(model).ok().map(|d| d.to_string()));
+            // What is there counts; the lock stands for it where it is not.
+            let there = self.contents.digest(model).ok().map(|d| d.to_string());
+            let content = there.or_else(|| self.lock.models.get(model).and_then(|m| m.content.clone()));
             table.extend(content.iter().map(|c| ("model".into(), Value::str(c))));
             refer(ReferenceKind::Model, model.to_string(), content.is_some());
         } else if spec.container.is_some() && !matches!(method, "sim" | "external") {
@@ -325,12 +326,17 @@ impl<'a> Resolver<'a> {
         for (name, value) in below(pairs, "assets.") {
             let reference = value.as_str().unwrap_or_default();
             let locked = self.lock.assets.get(reference).map(|a| a.content.clone());
-            let content = match locked {
-                Some(content) => Some(content),
-                None if reference.contains("://") => None,
-                None => Some(self.contents.digest(reference).map(|d| d.to_string()).map_err(|e| {
-                    Unresolved::Broken("unreadable_file", format!("the asset `{name}` cannot be read: {e}"), None)
-                })?),
+            let content = if reference.contains("://") {
+                locked
+            } else {
+                match (self.contents.digest(reference), locked) {
+                    (Ok(there), _) => Some(there.to_string()),
+                    (Err(_), Some(locked)) => Some(locked),
+                    (Err(e), None) => {
+                        let message = format!("the asset `{name}` cannot be read: {e}");
+                        return Err(Unresolved::Broken("unreadable_file", message, None));
+                    }
+                }
             };
             assets.insert(name.into(), content.clone().unwrap_or_else(|| reference.to_string()).into());
             refer(ReferenceKind::Asset, reference.to_string(), content.is_some());
