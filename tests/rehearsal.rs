@@ -17,10 +17,10 @@ fn shootout() -> Sandbox {
     s
 }
 
-/// No program can be found, and no container engine is named.
+/// No program can be found, and no container engine answers.
 fn bare(s: &Sandbox, line: &str) -> Command {
     let mut command = s.command(line.split_whitespace());
-    command.env("PATH", s.path("empty-path")).env_remove("DOCKER_HOST");
+    command.env("PATH", s.path("empty-path")).env("DOCKER_HOST", "unix:///nowhere/docker.sock");
     command
 }
 

@@ -1,9 +1,11 @@
 //! Starting and stopping serving stacks. A [`Deployer`] turns a deployment into an [`Engine`] that answers; what happens
-//! on the way is told through [`Progress`], what goes wrong is a [`Failure`]. Each kind of stack is one file: simulated
-//! and external here; [`Deployers`] picks.
+//! on the way is told through [`Progress`], what goes wrong is a [`Failure`]. Each kind of stack is one module: in
+//! containers, simulated, external; [`Deployers`] picks.
 
-pub mod cause;
+pub mod diagnosis;
+pub mod docker;
 mod external;
+mod log;
 mod ready;
 pub mod secret;
 mod sim;
@@ -169,8 +171,8 @@ fn no_containers(deployment: &Deployment) -> Failure {
     Failure::environment(
         Stage::Create,
         format!(
-            "cannot start {}: this build starts no containers yet. Rehearse the experiment with `--simulate`, or measure \
-             a running server with method `external`",
+            "cannot start {}: containers are not started here. Rehearse the experiment with `--simulate`, or measure a \
+             running server with method `external`",
             deployment.container
         ),
     )
@@ -196,6 +198,7 @@ pub(crate) mod tests {
             engine: "vllm".into(),
             hardware: "cpu".into(),
             gpus: 1,
+            assets: Vec::new(),
             endpoint: None,
             headers: Vec::new(),
             tls: TlsOptions::default(),

@@ -17,7 +17,7 @@ use crate::wire::Dialect;
 /// Version of both documents' shape.
 const VERSION: i64 = 1;
 /// Where a local model directory is mounted in a container.
-const MODEL_ROOT: &str = "/llmatrix/models";
+pub const MODEL_ROOT: &str = "/llmatrix/models";
 
 /// Parameters that every stack honours without its template: they are handled outside it.
 const HANDLED: &[&str] = &[
@@ -188,6 +188,9 @@ impl<'a> Resolver<'a> {
             engine,
             hardware,
             gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
+            assets: below(pairs, "assets.")
+                .filter_map(|(name, value)| Some((name.to_string(), value.as_str()?.to_string())))
+                .collect(),
             endpoint: get(pairs, "endpoint").and_then(Value::as_str).map(str::to_string),
             headers: below(pairs, "headers.").map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             tls: tls(pairs),
