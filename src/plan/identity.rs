@@ -451,7 +451,7 @@ fn observational(document: &mut Value) {
 fn rehearsal(flavor: &str, model: &str, pairs: &Pairs) -> Table {
     let served = get(pairs, "served_model").cloned().unwrap_or_else(|| model.into());
     let mut table = Table::from([("flavor".into(), flavor.into()), ("model".into(), served)]);
-    for name in ["max_model_len", "max_num_seqs", "prefix_caching"] {
+    for name in ["max_model_len", "max_num_seqs", "prefix_caching", "tensor_parallel", "quantization"] {
         table.extend(get(pairs, name).map(|v| (Arc::from(name), v.clone())));
     }
     table

@@ -133,6 +133,8 @@ impl Builder<'_> {
             let Some(node) = self.node(value, depth + 1, below) else { continue };
             let parts: Vec<&str> = match keys {
                 Keys::Labels => vec![key.get_ref()],
+                // A file's name has dots of its own.
+                _ if key.get_ref().contains('/') => vec![key.get_ref()],
                 Keys::Paths | Keys::Axes => key.get_ref().split('.').collect(),
             };
             if parts.iter().any(|p| p.is_empty()) {
