@@ -28,16 +28,16 @@ fn a_run_that_is_killed_is_cleaned_up_by_the_next() {
     let stranger = Stranger::create(&format!("{name}-of-somebody"));
     let mut child = w.command(&["run", "--json", file]).spawn().unwrap();
     wait_until("a sample has begun", || measuring(&w));
-    assert_eq!(w.containers(), [name.clone()]);
+    assert_eq!(w.containers(), std::slice::from_ref(&name));
     // A run that lives is left alone.
     assert!(!w.run(&["clean", "--json"]).expect(0).stdout.contains(&name));
     signal(&child, "-KILL");
     child.wait().unwrap();
-    assert_eq!(w.containers(), [name.clone()]);
+    assert_eq!(w.containers(), std::slice::from_ref(&name));
 
     let dry = w.run(&["clean", "--dry-run"]).expect(0);
     assert!(dry.stdout.contains(&format!("would remove container {name}")), "{}", dry.stdout);
-    assert_eq!(w.containers(), [name.clone()]);
+    assert_eq!(w.containers(), std::slice::from_ref(&name));
     let ps = w.run(&["ps", "--json"]).expect(0).json();
     let found = ps[0].as_array().unwrap().iter().find(|c| c["name"] == name.as_str()).unwrap().clone();
     assert_eq!(found["kept_by"], "nobody");

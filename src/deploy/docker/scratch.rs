@@ -104,7 +104,7 @@ mod tests {
         let left = Scratch::create(cache.path(), "dead", &dead).unwrap();
         let path = left.path().to_path_buf();
         left.leave();
-        assert_eq!(leftovers(cache.path(), &here, &[]), [path.clone()]);
+        assert_eq!(leftovers(cache.path(), &here, &[]), std::slice::from_ref(&path));
         assert!(leftovers(cache.path(), &here, std::slice::from_ref(&path)).is_empty());
         remove(&path);
         assert!(!path.exists());
