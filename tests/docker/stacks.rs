@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::image;
-use super::workspace::{Workspace, docker};
+use super::workspace::{Workspace, docker, finish};
 
 const STACKS: [(&str, &str); 8] = [
     ("hf", "vllm"),
@@ -20,6 +21,9 @@ const STACKS: [(&str, &str); 8] = [
     ("nim", "vllm"),
     ("unim", "vllm"),
 ];
+
+/// What the containers are given and nothing else may hold.
+const SECRET: &str = "not-to-be-seen-anywhere";
 
 fn experiment(w: &Workspace) -> String {
     let mut text = format!(
@@ -61,7 +65,9 @@ fn all_eight_stacks_are_measured_in_containers() {
     let end = AtomicBool::new(false);
     let (done, seen) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| watch(&end));
-        let done = w.run(&["run", "--json", file]);
+        let mut command = w.command(&["run", "--json", file]);
+        command.env("HF_TOKEN", SECRET).env("NGC_API_KEY", SECRET);
+        let done = finish(command.spawn().unwrap());
         end.store(true, Ordering::Relaxed);
         (done, watching.join().unwrap())
     });
@@ -86,6 +92,9 @@ fn all_eight_stacks_are_measured_in_containers() {
         }
     }
     w.assert_clean();
+    assert!(!(done.stdout + &done.stderr).contains(SECRET));
+    let found = Command::new("grep").args(["-rl", SECRET]).arg(w.path()).output().unwrap();
+    assert_eq!(String::from_utf8(found.stdout).unwrap(), "", "files with the secret");
     let again = w.run(&["run", "--json", file]).expect(0);
     assert_eq!(again.event("run_finished")["cached"], 16);
 }

@@ -144,10 +144,10 @@ impl Container {
     }
 }
 
-/// GPUs that running containers have whose locks do not say so: a person's outlive the process that locked them.
-pub fn gpus_by_hand(containers: &[Container]) -> BTreeSet<String> {
-    let held = containers.iter().filter(|c| c.kept_by == Keeper::Hand && c.is_running());
-    held.flat_map(|c| c.gpus.iter().cloned()).collect()
+/// GPUs that running containers have. Locks do not always say so: a person's container outlives the process that locked
+/// them, and processes in containers may see other locks.
+pub fn gpus_in_use(containers: &[Container]) -> BTreeSet<String> {
+    containers.iter().filter(|c| c.is_running()).flat_map(|c| c.gpus.iter().cloned()).collect()
 }
 
 /// What dead runs left behind.
@@ -235,9 +235,8 @@ mod tests {
     #[test]
     fn gpus_of_a_person_are_taken() {
         let by_hand = container(|l| _ = l.insert(labels::BY_HAND.into(), "true".into())).unwrap();
-        let run = container(|_| {}).unwrap();
-        assert_eq!(gpus_by_hand(&[by_hand.clone(), run]).into_iter().collect::<Vec<_>>(), ["GPU-1", "GPU-2"]);
+        assert_eq!(gpus_in_use(std::slice::from_ref(&by_hand)).into_iter().collect::<Vec<_>>(), ["GPU-1", "GPU-2"]);
         let exited = Container { state: "exited".into(), ..by_hand };
-        assert!(gpus_by_hand(&[exited]).is_empty());
+        assert!(gpus_in_use(&[exited]).is_empty());
     }
 }

@@ -1,38 +1,28 @@
-//! The way from a deployment to a container that answers, step by step. Whatever step fails or is given up, what the steps
-//! before it made is removed.
+//! The way from a deployment to a container that answers, step by step; `images` and `readiness` are steps of it.
+//! Whatever step fails or is given up, what the steps before it made is removed.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
-use tokio::sync::mpsc;
 
-use super::address::Addresses;
 use super::engine::DockerEngine;
 use super::held::{Held, Rest};
 use super::inventory::{self, Keeper, Leftovers};
 use super::place::{self, Directories};
 use super::request::{self, Gpus, Placement};
 use super::scratch::Scratch;
-use super::watch::{Reading, Watch};
 use super::{Shared, held, labels};
-use crate::deploy::ready::{Asker, Health};
-use crate::deploy::secret::{Redactor, resolve};
-use crate::deploy::{Endpoint, Failure, FailureClass, OnProgress, Progress, Stage, diagnosis};
+use crate::deploy::{Failure, FailureClass, OnProgress, Progress, Stage, diagnosis};
 use crate::host::gpu::{self, GpuError, GpuPool, Lease};
 use crate::host::{gpu_amd, tool_version};
-use crate::hub::{self, Daemon, HubError, Image, PullProgress, image};
-use crate::plan::{Deployment, TlsOptions};
+use crate::hub::{self, Daemon, Image};
+use crate::plan::Deployment;
 use crate::template::spec::ContainerSpec;
 
-/// Between two looks at the health path, and at GPUs that others hold.
-const POLL: Duration = Duration::from_millis(250);
+/// Between two looks at GPUs that others hold.
 const GPU_POLL: Duration = Duration::from_secs(1);
-/// Between two messages about a pull: each is kept in the journal.
-const PULL_NEWS: Duration = Duration::from_secs(2);
-/// How long the end of a container without an address may take to show.
-const NO_ADDRESS: Duration = Duration::from_secs(5);
 
 /// What a start needs and may have to wait for.
 pub(super) struct Ready {
@@ -80,11 +70,12 @@ pub(super) async fn run(
     launch.serve(daemon, held, &image, environment.redactor).await
 }
 
-struct Launch<'a> {
-    shared: &'a Shared,
-    deployment: &'a Deployment,
-    spec: &'a ContainerSpec,
-    progress: OnProgress<'a>,
+/// One start.
+pub(super) struct Launch<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) deployment: &'a Deployment,
+    pub(super) spec: &'a ContainerSpec,
+    pub(super) progress: OnProgress<'a>,
 }
 
 impl<'a> Launch<'a> {
@@ -97,40 +88,36 @@ impl<'a> Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn tell(&self, stage: Stage, message: impl Into<String>) {
+    pub(super) fn tell(&self, stage: Stage, message: impl Into<String>) {
         (self.progress)(Progress { stage, message: message.into(), fraction: None });
     }
 
     /// The name that people know the deployment by, for messages.
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.deployment.container
     }
 
-    fn cannot(&self, stage: Stage, why: impl std::fmt::Display) -> Failure {
+    pub(super) fn cannot(&self, stage: Stage, why: impl std::fmt::Display) -> Failure {
         Failure::infrastructure(stage, format!("cannot start {}: {why}", self.name()))
     }
 
-    /// Removes what dead runs left, once. What cannot be removed is said and stays.
+    /// Removes what dead runs left. What cannot be removed is said and stays.
     async fn sweep(&self, daemon: &Daemon) {
-        let sweeping = self.shared.swept.get_or_init(|| async {
-            let (cache, owner) = (&self.shared.options.cache, &self.shared.owner);
-            let found = Leftovers::find(&daemon.docker, cache, owner, false).await;
-            let left = match found {
-                Ok(left) if left.is_empty() => return,
-                Ok(left) => left,
-                Err(e) => return self.tell(Stage::Create, format!("cannot look for leftovers: {}", hub::reason(&e))),
-            };
-            let failed = left.remove(&daemon.docker).await;
-            for (name, why) in &failed {
-                self.tell(Stage::Create, format!("cannot remove {name}, which a dead run left behind: {why}"));
-            }
-            let removed = left.containers.iter().map(|c| c.name.as_str());
-            let removed: Vec<&str> = removed.filter(|n| failed.iter().all(|(f, _)| f != n)).collect();
-            if !removed.is_empty() {
-                self.tell(Stage::Create, format!("removed what dead runs left behind: {}", removed.join(", ")));
-            }
-        });
-        sweeping.await;
+        let (cache, owner) = (&self.shared.options.cache, &self.shared.owner);
+        let left = match Leftovers::find(&daemon.docker, cache, owner, false).await {
+            Ok(left) if left.is_empty() => return,
+            Ok(left) => left,
+            Err(e) => return self.tell(Stage::Create, format!("cannot look for leftovers: {}", hub::reason(&e))),
+        };
+        let failed = left.remove(&daemon.docker).await;
+        for (name, why) in &failed {
+            self.tell(Stage::Create, format!("cannot remove {name}, which a dead run left behind: {why}"));
+        }
+        let removed = left.containers.iter().map(|c| c.name.as_str());
+        let removed: Vec<&str> = removed.filter(|n| failed.iter().all(|(f, _)| f != n)).collect();
+        if !removed.is_empty() {
+            self.tell(Stage::Create, format!("removed what dead runs left behind: {}", removed.join(", ")));
+        }
     }
 
     /// Readiness is seen on the health path alone: a port that is open says nothing.
@@ -159,82 +146,6 @@ impl Launch<'_> {
         pool.map(Some).map_err(|e| Failure { environment: true, ..self.cannot(Stage::Create, e) })
     }
 
-    /// The image that the lock names, else the one that the reference means here; pulled where it is not here. Returns
-    /// the reference to start it by.
-    async fn image(&self, daemon: &Daemon) -> Result<(String, Image), Failure> {
-        let wanted = &self.spec.image;
-        let local = async |reference: &str| {
-            image::local(&daemon.docker, reference).await.map_err(|e| self.cannot(Stage::Pull, e))
-        };
-        let Some(locked) = self.deployment.locked_image() else {
-            if let Some(image) = local(wanted).await? {
-                return Ok((wanted.clone(), image));
-            }
-            self.pull(daemon, wanted).await.map_err(|e| self.not_pulled(&e))?;
-            let image = local(wanted).await?;
-            return image.map(|i| (wanted.clone(), i)).ok_or_else(|| self.vanished(wanted));
-        };
-        let pinned = image::pinned(wanted, locked);
-        for reference in [wanted.as_str(), &pinned, locked] {
-            if let Some(image) = local(reference).await?.filter(|i| i.is(locked)) {
-                return Ok((reference.to_string(), image));
-            }
-        }
-        if let Err(e) = self.pull(daemon, &pinned).await {
-            return Err(match local(wanted).await? {
-                Some(other) => self.mismatch(&other.digest(wanted), locked, Some(&e)),
-                None => self.not_pulled(&e),
-            });
-        }
-        let image = local(&pinned).await?;
-        image.map(|i| (pinned.clone(), i)).ok_or_else(|| self.vanished(&pinned))
-    }
-
-    fn vanished(&self, reference: &str) -> Failure {
-        self.cannot(Stage::Pull, format!("the image {reference} was pulled and is not here"))
-    }
-
-    fn mismatch(&self, here: &str, locked: &str, pull: Option<&HubError>) -> Failure {
-        let pulled = pull.map(|e| format!(" ({e})")).unwrap_or_default();
-        self.cannot(
-            Stage::Create,
-            format!(
-                "identity_mismatch: {} is {here} on this host, and the lock says {locked}{pulled}. Get the locked image, \
-                 or move the lock with `llmatrix lock --update`",
-                self.spec.image
-            ),
-        )
-    }
-
-    fn not_pulled(&self, e: &HubError) -> Failure {
-        let text = e.to_string();
-        match diagnosis::line(&text) {
-            Some(known) => Failure {
-                class: known.class,
-                ..self.cannot(Stage::Pull, format!("{text}. It means: {}", known.meaning))
-            },
-            None => self.cannot(Stage::Pull, text),
-        }
-    }
-
-    async fn pull(&self, daemon: &Daemon, reference: &str) -> Result<(), HubError> {
-        if self.shared.options.offline {
-            let reason = "it is not on this host, and this run is offline".to_string();
-            return Err(HubError::Pull { image: reference.to_string(), reason });
-        }
-        self.tell(Stage::Pull, format!("pulling {reference}"));
-        let credentials = self.shared.logins.of(image::registry(reference)).await;
-        let mut told = Instant::now();
-        let heard = |p: PullProgress| {
-            if told.elapsed() >= PULL_NEWS {
-                told = Instant::now();
-                let fraction = (p.bytes > 0).then(|| p.bytes_done as f64 / p.bytes as f64);
-                (self.progress)(Progress { stage: Stage::Pull, message: pull_message(reference, p), fraction });
-            }
-        };
-        image::pull(&daemon.docker, reference, credentials, heard).await
-    }
-
     /// Takes the GPUs, waiting for those that other runs hold.
     async fn lease(&self, daemon: &Daemon, pool: Option<&GpuPool>) -> Result<Option<Lease>, Failure> {
         let Some(pool) = pool else { return Ok(None) };
@@ -242,8 +153,8 @@ impl Launch<'_> {
         let mut told = false;
         loop {
             let containers = inventory::list(&daemon.docker, &self.shared.owner).await.unwrap_or_default();
-            let by_hand = inventory::gpus_by_hand(&containers);
-            match pool.try_take(self.deployment.gpus, &by_hand, &used) {
+            let in_use = inventory::gpus_in_use(&containers);
+            match pool.try_take(self.deployment.gpus, &in_use, &used) {
                 Ok(Some(lease)) => {
                     self.tell(Stage::Create, format!("uses {}", lease.ids().join(", ")));
                     return Ok(Some(lease));
@@ -312,7 +223,7 @@ impl Launch<'_> {
         out
     }
 
-    fn served_model(&self) -> String {
+    pub(super) fn served_model(&self) -> String {
         self.deployment.served_model.clone().unwrap_or_else(|| self.deployment.model.clone())
     }
 
@@ -423,120 +334,7 @@ impl Launch<'_> {
             )),
         }
     }
-
-    /// Waits until the container answers. It is removed with everything else when it does not.
-    async fn serve(
-        &self,
-        daemon: &Daemon,
-        held: Held,
-        image: &Image,
-        redactor: Redactor,
-    ) -> Result<DockerEngine, Failure> {
-        let (reached, mut milestones) = mpsc::unbounded_channel();
-        let reading = Reading::new(&self.deployment.spec.milestones, redactor.clone(), reached)?;
-        let watch = Watch::start(&daemon.docker, &held.id, &held.name, reading);
-        self.shared.hear(self.deployment, watch.log());
-        let found = daemon.docker.inspect_container(&held.id, None).await;
-        let found = found.map_err(|e| self.cannot(Stage::Start, hub::reason(&e)))?;
-        if found.image.as_deref().is_some_and(|id| id != image.id) {
-            let here = found.image.unwrap_or_default();
-            return Err(self.mismatch(&here, self.deployment.locked_image().unwrap_or(&image.id), None));
-        }
-        let candidates = self.candidates(&found, redactor, &watch).await?;
-        let ready = {
-            let mut ready = std::pin::pin!(self.first_ready(&candidates));
-            let mut doomed = std::pin::pin!(watch.doomed());
-            loop {
-                tokio::select! {
-                    biased;
-                    failure = &mut doomed => break Err(failure),
-                    ready = &mut ready => break ready,
-                    Some(text) = milestones.recv() => self.tell(Stage::Ready, text),
-                }
-            }
-        };
-        let ready = match ready {
-            Ok(index) => index,
-            Err(failure) => {
-                drop(watch);
-                held.discard().await;
-                return Err(failure);
-            }
-        };
-        let mut endpoint = candidates[ready].clone();
-        let about = Asker::new(&endpoint, &self.deployment.spec.api)?.about().await;
-        endpoint.model = about.model_of(self.deployment, &endpoint.model);
-        let published = candidates.iter().find(|c| c.network_path == PUBLISHED).map(|c| c.base_url.clone());
-        let image_digest = image.digest(&self.spec.image);
-        let container_engine = daemon.version.clone();
-        Ok(DockerEngine { held, watch, endpoint, version: about.version, image_digest, container_engine, published })
-    }
-
-    /// The ways to the server, the better one first.
-    async fn candidates(
-        &self,
-        found: &ContainerInspectResponse,
-        mut redactor: Redactor,
-        watch: &Watch,
-    ) -> Result<Vec<Endpoint>, Failure> {
-        let variables = &self.shared.options.variables;
-        let mut headers = Vec::new();
-        for (name, text) in &self.deployment.headers {
-            headers.push((name.clone(), resolve(text, &format!("headers.{name}"), variables, &mut redactor)?));
-        }
-        let addresses = Addresses::of(found, self.spec.port).reachable().await;
-        let ways = [(addresses.bridge, BRIDGE), (addresses.published, PUBLISHED)];
-        let endpoint = |(address, path): (Option<String>, &str)| {
-            Some(Endpoint {
-                base_url: format!("http://{}", address?),
-                headers: headers.clone(),
-                tls: TlsOptions::default(),
-                model: self.served_model(),
-                network_path: path.to_string(),
-                redactor: redactor.clone(),
-            })
-        };
-        let candidates: Vec<Endpoint> = ways.into_iter().filter_map(endpoint).collect();
-        if candidates.is_empty() {
-            // Most likely it has ended already, which says more.
-            let ended = tokio::time::timeout(NO_ADDRESS, watch.ended()).await;
-            return Err(ended.unwrap_or_else(|_| self.cannot(Stage::Start, "the container has no address")));
-        }
-        Ok(candidates)
-    }
-
-    /// Index of the first candidate that is ready. How long that may take is the caller's to say.
-    async fn first_ready(&self, candidates: &[Endpoint]) -> Result<usize, Failure> {
-        let api = &self.deployment.spec.api;
-        let askers: Vec<Asker<'_>> = candidates.iter().map(|c| Asker::new(c, api)).collect::<Result<_, _>>()?;
-        let mut told = String::new();
-        loop {
-            for (index, asker) in askers.iter().enumerate() {
-                match asker.health().await {
-                    Health::Ready => {
-                        // It may have come up just after a better way was tried.
-                        for (better, asker) in askers[..index].iter().enumerate() {
-                            if matches!(asker.health().await, Health::Ready) {
-                                return Ok(better);
-                            }
-                        }
-                        return Ok(index);
-                    }
-                    Health::NotYet(seen) if index == 0 && seen.contains("answers") && seen != told => {
-                        self.tell(Stage::Ready, format!("not ready yet: {seen}"));
-                        told = seen;
-                    }
-                    Health::NotYet(_) => {}
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
 }
-
-/// How requests get to the server, for the record.
-const BRIDGE: &str = "bridge";
-const PUBLISHED: &str = "published port";
 
 /// How GPUs are handed to a container: AMD's as device nodes, others through the engine's NVIDIA runtime.
 fn gpus(ids: &[String]) -> Gpus {
@@ -550,10 +348,4 @@ fn gpus(ids: &[String]) -> Gpus {
     groups.sort_unstable();
     groups.dedup();
     Gpus::Rocm { devices, groups }
-}
-
-fn pull_message(reference: &str, progress: PullProgress) -> String {
-    let PullProgress { layers, layers_done, bytes, bytes_done } = progress;
-    let gb = |bytes: u64| bytes as f64 / 1e9;
-    format!("pulling {reference}: {layers_done}/{layers} layers, {:.2} of {:.2} GB", gb(bytes_done), gb(bytes))
 }

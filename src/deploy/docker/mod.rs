@@ -5,11 +5,13 @@
 mod address;
 mod engine;
 mod held;
+mod images;
 mod inventory;
 pub mod labels;
 mod launch;
 mod owner;
 mod place;
+mod readiness;
 mod request;
 mod scratch;
 mod watch;
@@ -76,7 +78,6 @@ struct Shared {
     owner: Owner,
     logins: RegistryLogins,
     daemon: OnceCell<Daemon>,
-    swept: OnceCell<()>,
     /// What was prepared for a start that has not come yet.
     prepared: Mutex<HashMap<DeployId, launch::Ready>>,
     /// The log of each deployment's last start.
@@ -92,7 +93,6 @@ impl DockerDeployer {
             owner: Owner::this(),
             logins,
             daemon: OnceCell::new(),
-            swept: OnceCell::new(),
             prepared: Mutex::default(),
             logs: Mutex::default(),
             janitor: Arc::default(),
