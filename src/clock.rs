@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 /// Gives the time; a fixed one in tests.
 pub trait Clock: Send + Sync {
+    /// The wall clock, for stamps and ages; nothing is timed with it.
     fn now(&self) -> Timestamp;
 }
 

@@ -46,6 +46,7 @@ impl Diagnostic {
         Diagnostic { code, message: message.into(), source: None, span: None, help: None }
     }
 
+    /// Gives it its place: a byte range of the text.
     pub fn at(mut self, source: &Arc<SourceText>, span: Range<usize>) -> Diagnostic {
         self.source = Some(source.clone());
         self.span = Some(span);
@@ -72,6 +73,7 @@ impl Diagnostic {
         Some((line, column))
     }
 
+    /// As `--json` prints it: line and column from 1, where there is a place.
     pub fn to_json(&self) -> DiagnosticJson<'_> {
         let position = self.position();
         DiagnosticJson {

@@ -226,6 +226,7 @@ impl Counts {
         }
     }
 
+    /// Units that a run has an outcome for.
     pub fn total(&self) -> u64 {
         let Counts { cached, measured, invalid, failed, blocked, unsupported, not_run } = *self;
         cached + measured + invalid + failed + blocked + unsupported + not_run

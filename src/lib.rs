@@ -9,6 +9,7 @@ pub mod digest;
 pub mod event;
 pub mod exec;
 pub mod host;
+pub mod hub;
 pub mod live;
 pub mod load;
 pub mod plan;

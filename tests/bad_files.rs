@@ -276,7 +276,7 @@ fn bytes_that_are_no_text_and_files_that_are_not_there() {
     let found = s.run("validate --json x/bad.toml").exit(3).json_lines();
     assert_eq!(found[0]["code"], "invalid_toml");
     for command in ["validate", "plan", "run", "lock"] {
-        s.run(&format!("{command} gone.toml")).exit(7).says(&["cannot read gone.toml", "No such file"]);
+        s.run(&format!("{command} gone.toml")).exit(2).says(&["there is no file or directory gone.toml"]);
         s.mkdir("empty");
         s.run(&format!("{command} empty")).exit(4).says(&["empty holds no experiment"]);
     }

@@ -168,7 +168,7 @@ fn every_flag_is_on_the_page() {
         // What follows belongs to the simulator and has a page of its own.
         let help = help.split("\nSimulator options").next().expect("text");
         let own = help.split("\nEverywhere:").next().expect("text");
-        let flags = own.lines().filter_map(|l| l.trim_start().split_whitespace().find(|w| w.starts_with("--")));
+        let flags = own.lines().filter_map(|l| l.split_whitespace().find(|w| w.starts_with("--")));
         for flag in flags.map(|f| f.trim_end_matches(',')).filter(|f| *f != "--help") {
             let shared = page.contains(&format!("`{flag}")) || page.contains(&format!("{flag} "));
             assert!(shared, "docs/cli.md does not mention {flag} of `{command}`");
@@ -235,4 +235,22 @@ fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Set `UPDATE_DOCS=1` to write the table instead.
+#[test]
+fn the_table_of_columns_is_current() {
+    let mut want = String::from("| column | unit | meaning |\n|---|---|---|\n");
+    for c in llmatrix::store::row::columns() {
+        want.push_str(&format!("| `{}` | {} | {} |\n", c.name, c.unit, c.doc.replace('|', "\\|")));
+    }
+    let page = text("docs/artifacts.md");
+    let stands = between(&page, "columns");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let at = stands.as_ptr().addr() - page.as_ptr().addr();
+        let written = format!("{}\n{want}{}", &page[..at], &page[at + stands.len()..]);
+        fs::write(root().join("docs/artifacts.md"), written).expect("the page is written");
+        return;
+    }
+    assert!(stands.trim() == want.trim(), "docs/artifacts.md is stale: UPDATE_DOCS=1 cargo test --test docs");
 }

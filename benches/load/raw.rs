@@ -9,8 +9,14 @@ use rustix::event::epoll;
 
 use super::clients::Said;
 
+/// Lines of an answer: head, four for each event in its chunk, usage and `[DONE]` as well, and the last chunk.
+fn lines(tokens: u32) -> usize {
+    4 + 4 * (tokens as usize + 2) + 2
+}
+
 struct Stream {
     socket: TcpStream,
+    lines: usize,
     start: Instant,
     last: Option<Instant>,
 }
@@ -23,7 +29,7 @@ pub fn run(address: &str, streams: usize, requests: u64, tokens: u32) {
     let mut all: Vec<Stream> = (0..streams).map(|i| open(address, &epoll, i as u64)).collect();
     let mut buffer = vec![0; 128 * 1024];
     let (mut ttft_ns, mut gaps) = (Vec::new(), Vec::new());
-    let (mut sent, mut done, mut lines) = (0, 0, 0usize);
+    let (mut sent, mut done, lines) = (0, 0, lines(tokens));
     for stream in all.iter_mut().take(requests as usize) {
         stream.send(&request);
         sent += 1;
@@ -33,33 +39,29 @@ pub fn run(address: &str, streams: usize, requests: u64, tokens: u32) {
         let n = epoll::wait(&epoll, &mut events[..], None).expect("epoll waits");
         for event in &events[..n] {
             let stream = &mut all[event.data.u64() as usize];
-            let n = match stream.socket.read(&mut buffer) {
-                Ok(n) => n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
-                Err(e) => panic!("{e}"),
-            };
-            let now = Instant::now();
-            assert!(n > 0, "the server closed a connection");
-            let bytes = &buffer[..n];
-            lines += memchr::memchr_iter(b'\n', bytes).count();
-            // The head comes alone.
-            if bytes.starts_with(b"HTTP") && bytes.ends_with(b"\r\n\r\n") {
-                continue;
-            }
-            match stream.last.replace(now) {
-                None => ttft_ns.push((now - stream.start).as_nanos() as u64),
-                Some(last) => gaps.push((now - last).as_nanos() as u64),
-            }
-            if bytes.ends_with(b"\r\n0\r\n\r\n") {
-                done += 1;
-                if sent < requests {
-                    stream.send(&request);
-                    sent += 1;
+            while let Some(n) = stream.read(&mut buffer) {
+                let now = Instant::now();
+                let before = stream.tokens(tokens);
+                stream.lines += memchr::memchr_iter(b'\n', &buffer[..n]).count();
+                for _ in before..stream.tokens(tokens) {
+                    match stream.last.replace(now) {
+                        None => ttft_ns.push((now - stream.start).as_nanos() as u64),
+                        Some(last) => gaps.push((now - last).as_nanos() as u64),
+                    }
+                }
+                if stream.lines == lines {
+                    done += 1;
+                    if sent < requests {
+                        stream.send(&request);
+                        sent += 1;
+                    }
+                }
+                if n < buffer.len() {
+                    break;
                 }
             }
         }
     }
-    assert!(lines > 0);
     gaps.sort_unstable();
     println!("{}", Said::of_ns(&ttft_ns, &gaps).json());
 }
@@ -70,14 +72,28 @@ fn open(address: &str, epoll: &impl std::os::fd::AsFd, number: u64) -> Stream {
     socket.set_nonblocking(true).expect("a socket option");
     let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
     epoll::add(epoll, &socket, epoll::EventData::new_u64(number), flags).expect("epoll takes a socket");
-    Stream { socket, start: Instant::now(), last: None }
+    Stream { socket, lines: 0, start: Instant::now(), last: None }
 }
 
 impl Stream {
     fn send(&mut self, request: &[u8]) {
-        (self.start, self.last) = (Instant::now(), None);
+        (self.lines, self.start, self.last) = (0, Instant::now(), None);
         let n = self.socket.write(request).expect("the server reads");
         assert_eq!(n, request.len(), "a request fits into the socket");
+    }
+
+    /// Token events that are complete so far.
+    fn tokens(&self, all: u32) -> usize {
+        (self.lines.saturating_sub(4) / 4).min(all as usize)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        match self.socket.read(buffer) {
+            Ok(0) => panic!("the server closed a connection"),
+            Ok(n) => Some(n),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+            Err(e) => panic!("{e}"),
+        }
     }
 }
 

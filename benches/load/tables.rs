@@ -55,14 +55,17 @@ fn accuracy() {
 }
 
 fn cpu() {
+    println!("\nCPU seconds of the whole client process per 1M tokens, 256 streams; medians of {TURNS} turns.\n");
     println!(
-        "\nCPU seconds of the whole client process per 1M tokens, 256 streams, zero-latency server; medians of {TURNS} turns.\n"
+        "| server | events per segment | raw | library | binary | library ÷ raw | binary ÷ raw |\n|---|---|---|---|---|---|---|"
     );
-    println!(
-        "| events per segment | raw | library | binary | library ÷ raw | binary ÷ raw |\n|---|---|---|---|---|---|"
-    );
-    for (per_segment, requests) in [(1, 5120), (16, 5120)] {
-        let server = Null::start(Duration::ZERO, Duration::ZERO, per_segment);
+    let paced = Duration::from_millis(10);
+    for (name, itl, per_segment, requests) in [
+        ("zero latency", Duration::ZERO, 1, 5120),
+        ("zero latency", Duration::ZERO, 16, 5120),
+        ("10 ms ITL", paced, 1, 512),
+    ] {
+        let server = Null::start(itl, itl, per_segment);
         let clients = [Client::Raw, Client::Library, Client::Binary];
         let turns: Vec<[f64; 3]> = (0..TURNS)
             .map(|_| {
@@ -74,7 +77,7 @@ fn cpu() {
             .collect();
         let of = |value: &dyn Fn(&[f64; 3]) -> f64| median(turns.iter().map(value).collect());
         println!(
-            "| {per_segment} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            "| {name} | {per_segment} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
             of(&|t| t[0]),
             of(&|t| t[1]),
             of(&|t| t[2]),

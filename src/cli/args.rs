@@ -54,6 +54,26 @@ pub enum Command {
         after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report --format html -o report.html"
     )]
     Report(ReportArgs),
+    /// Start one stack in a container and leave it running
+    #[command(
+        after_help = "Examples:\n  llmatrix start --method hf --engine vllm --model Qwen/Qwen3-8B\n  llmatrix start --method nim --engine vllm --model meta/llama-3.1-8b-instruct --set tensor_parallel=2 --name trial"
+    )]
+    Start(StartArgs),
+    /// Show one container
+    #[command(after_help = "Examples:\n  llmatrix status --container-name Qwen--Qwen3-8B-hf-vllm --json")]
+    Status(StatusArgs),
+    /// Print what a container logged
+    #[command(after_help = "Examples:\n  llmatrix logs -f Qwen--Qwen3-8B-hf-vllm")]
+    Logs(LogsArgs),
+    /// Stop containers and remove what they left
+    #[command(after_help = "Examples:\n  llmatrix stop Qwen--Qwen3-8B-hf-vllm")]
+    Stop(StopArgs),
+    /// List the containers of this host that are ours
+    #[command(after_help = "Examples:\n  llmatrix ps\n  llmatrix ps --json")]
+    Ps,
+    /// Remove what dead runs left behind: containers, scratch directories
+    #[command(after_help = "Examples:\n  llmatrix clean --dry-run\n  llmatrix clean")]
+    Clean(CleanArgs),
     /// Serve the simulated engine, impersonating a stack
     #[command(after_help = super::sim::options_help())]
     Sim(SimArgs),
@@ -447,4 +467,68 @@ pub struct SimArgs {
     /// Simulator options, listed below
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
     pub options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// How the model is served
+    #[arg(long, default_value = "hf")]
+    pub method: String,
+    /// What serves it
+    #[arg(long, default_value = "vllm")]
+    pub engine: String,
+    /// Model to serve [default: the configured one]
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Any other deploy parameter, such as tensor_parallel=2
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Name of the container [default: MODEL-METHOD-ENGINE]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// From the start to the first token
+    #[arg(long, value_name = "DURATION", default_value = "20m")]
+    pub ready_timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Name or id of the container
+    #[arg(long, value_name = "NAME")]
+    pub container_name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Name or id of the container
+    pub container: String,
+    /// Go on as more is logged
+    #[arg(long, short)]
+    pub follow: bool,
+    /// The last so many lines only
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Names or ids of containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+    /// Also one that a living run measures
+    #[arg(long)]
+    pub force: bool,
+    /// Seconds it may take to end by itself
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub grace: i32,
+}
+
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Show what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also containers of processes on other hosts or in other containers, which cannot be seen from here
+    #[arg(long)]
+    pub elsewhere: bool,
 }

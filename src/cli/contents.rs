@@ -80,22 +80,27 @@ impl LocalContents {
         });
     }
 
-    /// Names and contents, so that a renamed file counts as a change.
     fn directory(&self, path: &Path) -> std::io::Result<Digest> {
-        let mut entries: Vec<PathBuf> = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-        entries.sort();
-        let mut hasher = blake3::Hasher::new();
-        for entry in entries {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let digest = self.any(&entry)?;
-            hasher.update(format!("{}:{name}{digest}", name.len()).as_bytes());
+        let mut entries = BTreeMap::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            entries.insert(entry.file_name().to_string_lossy().into_owned(), self.any(&entry.path())?);
         }
-        Ok(Digest::from_hash(hasher.finalize()))
+        Ok(digest_of_directory(entries))
     }
 
     fn any(&self, path: &Path) -> std::io::Result<Digest> {
         if fs::metadata(path)?.is_dir() { self.directory(path) } else { self.file(path) }
     }
+}
+
+/// Names and contents, so that a renamed file counts as a change.
+pub fn digest_of_directory(entries: BTreeMap<String, Digest>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for (name, digest) in entries {
+        hasher.update(format!("{}:{name}{digest}", name.len()).as_bytes());
+    }
+    Digest::from_hash(hasher.finalize())
 }
 
 impl Contents for LocalContents {

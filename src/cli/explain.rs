@@ -76,7 +76,7 @@ fn print(plan: &Plan, unit: &Unit, output: &Output) {
     );
     let _ = writeln!(out, "samples     {} valid of {} wanted", unit.valid_samples, plan.policy_of(unit).repeats);
     unit.note.iter().for_each(|n| _ = writeln!(out, "            {n}"));
-    unit.reasons.iter().for_each(|r| _ = writeln!(out, "            {}", reason(r)));
+    unit.reasons.iter().for_each(|r| _ = writeln!(out, "            {}", reason(unit.status, r)));
     let _ = writeln!(out, "files       {}/units/{}/\n\ncell", d.directory, unit.id.short(16));
     unit.cell.0.iter().for_each(|(k, v)| _ = writeln!(out, "  {k} = {v}"));
     unit.labels.iter().for_each(|(axis, label)| _ = writeln!(out, "  {axis} = {label}   (label)"));

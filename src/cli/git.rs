@@ -1,8 +1,10 @@
 //! Reading files as they are at a git revision, through the `git` command.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::contents::digest_of_directory;
 use super::failure::Failure;
 use crate::digest::Digest;
 use crate::plan::identity::Contents;
@@ -59,10 +61,44 @@ pub struct RevisionContents<'a> {
 impl Contents for RevisionContents<'_> {
     fn digest(&self, path: &str) -> Result<Digest, String> {
         let full = self.dir.join(path);
-        match self.revision.read(&full) {
-            Some(bytes) => Ok(Digest::of_bytes(&bytes)),
-            None => Err(format!("{} is not in {}", full.display(), self.revision.name)),
+        if let Some(bytes) = self.revision.read(&full) {
+            return Ok(Digest::of_bytes(&bytes));
         }
+        let files = self.revision.list(&full);
+        if files.is_empty() {
+            return Err(format!("{} is not in {}", full.display(), self.revision.name));
+        }
+        let root = self.revision.root.join(self.revision.relative(&full).unwrap_or_default());
+        let mut tree = Tree::default();
+        for file in &files {
+            let bytes = self.revision.read(file).unwrap_or_default();
+            let names = file.strip_prefix(&root).unwrap_or(file).components();
+            tree.insert(names.map(|n| n.as_os_str().to_string_lossy().into_owned()), Digest::of_bytes(&bytes));
+        }
+        Ok(tree.digest())
+    }
+}
+
+/// A directory put together from the paths of its files.
+#[derive(Default)]
+struct Tree {
+    files: BTreeMap<String, Digest>,
+    directories: BTreeMap<String, Tree>,
+}
+
+impl Tree {
+    fn insert(&mut self, mut names: impl Iterator<Item = String>, digest: Digest) {
+        let mut tree = self;
+        let Some(mut name) = names.next() else { return };
+        for below in names {
+            tree = tree.directories.entry(std::mem::replace(&mut name, below)).or_default();
+        }
+        tree.files.insert(name, digest);
+    }
+
+    fn digest(self) -> Digest {
+        let directories = self.directories.into_iter().map(|(name, tree)| (name, tree.digest()));
+        digest_of_directory(self.files.into_iter().chain(directories).collect())
     }
 }
 

@@ -1,14 +1,18 @@
 //! `lock`: what an experiment refers to, resolved and written beside it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use super::args::{Global, LockArgs};
+use super::containers;
 use super::failure::{ENVIRONMENT, Failure};
 use super::output::Output;
 use super::prepare::{self, Prepared};
+use crate::hub::{Daemon, HubError, RegistryLogins, image};
 use crate::plan::identity::Contents;
-use crate::plan::lock::{self, Lock, LockedContent, LockedModel, Reference, ReferenceKind, is_local};
+use crate::plan::lock::{self, Lock, LockedContent, LockedImage, LockedModel, Reference, ReferenceKind, is_local};
+use crate::settings::Settings;
 
 pub fn command(args: &LockArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let mut code = 0;
@@ -22,13 +26,17 @@ pub fn command(args: &LockArgs, global: &Global, output: &Output) -> Result<u8, 
     Ok(code)
 }
 
-fn one(prepared: &Prepared, args: &LockArgs, global: &Global, output: &Output) -> Result<Vec<Reference>, Failure> {
+/// A reference whose meaning is not known, and why.
+type Unresolved = (Reference, String);
+
+fn one(prepared: &Prepared, args: &LockArgs, global: &Global, output: &Output) -> Result<Vec<Unresolved>, Failure> {
     let layered = prepare::settings(&prepared.dir, global)?;
     let plan = prepared.plan(&Default::default(), &Default::default(), &layered.settings)?;
     let contents = prepared.contents(&layered.settings);
     let mut new = prepared.lock.clone();
     new.version = Lock::new().version;
     let mut unresolved = Vec::new();
+    let mut images = Images::new(&layered.settings, !args.offline)?;
     for (reference, locked) in &plan.references {
         // Local content is cheap to look at; what lies beyond the network keeps what it has unless asked.
         let local =
@@ -37,7 +45,11 @@ fn one(prepared: &Prepared, args: &LockArgs, global: &Global, output: &Output) -
             Some(Ok(digest)) => insert(&mut new, reference, digest.to_string()),
             Some(Err(e)) => return Err(Failure::Environment(format!("cannot lock the {reference}: {e}"))),
             None if *locked && !args.update => {}
-            None => unresolved.push(reference.clone()),
+            None if reference.kind == ReferenceKind::Image => match images.resolve(&reference.name) {
+                Ok(digest) => insert(&mut new, reference, digest),
+                Err(e) => unresolved.push((reference.clone(), e.to_string())),
+            },
+            None => unresolved.push((reference.clone(), "this build asks no model hub".into())),
         }
     }
     retain(&mut new, &plan.references);
@@ -55,7 +67,34 @@ fn insert(lock: &mut Lock, reference: &Reference, content: String) {
         }
         ReferenceKind::Asset => _ = lock.assets.insert(name, LockedContent { content }),
         ReferenceKind::Dataset => _ = lock.datasets.insert(name, LockedContent { content }),
-        ReferenceKind::Image => unreachable!("an image is never local content"),
+        ReferenceKind::Image => _ = lock.images.insert(name, LockedImage { digest: content }),
+    }
+}
+
+/// Images, asked of the container engine; it is connected to when the first one is asked for.
+struct Images {
+    runtime: tokio::runtime::Runtime,
+    daemon: Option<Daemon>,
+    host: Option<String>,
+    logins: RegistryLogins,
+    remote: bool,
+}
+
+impl Images {
+    fn new(settings: &Settings, remote: bool) -> Result<Images, Failure> {
+        let logins = containers::logins().map(|dir| RegistryLogins::read(&dir)).unwrap_or_default();
+        let host = containers::engine_host(settings);
+        Ok(Images { runtime: containers::runtime()?, daemon: None, host, logins, remote })
+    }
+
+    fn resolve(&mut self, reference: &str) -> Result<String, HubError> {
+        self.runtime.block_on(async {
+            let daemon = match &mut self.daemon {
+                Some(daemon) => daemon,
+                unknown => unknown.insert(Daemon::connect(self.host.as_deref()).await?),
+            };
+            image::resolve(&daemon.docker, reference, &self.logins, self.remote).await
+        })
     }
 }
 
@@ -68,7 +107,7 @@ fn retain(lock: &mut Lock, references: &[(Reference, bool)]) {
     lock.datasets.retain(|n, _| used(ReferenceKind::Dataset, n));
 }
 
-fn report(prepared: &Prepared, new: &Lock, unresolved: &[Reference], output: &Output) -> Result<(), Failure> {
+fn report(prepared: &Prepared, new: &Lock, unresolved: &[Unresolved], output: &Output) -> Result<(), Failure> {
     let path = &prepared.lock_path;
     let diff = lock::diff(&prepared.lock, new);
     let empty = new.entries().is_empty();
@@ -80,7 +119,8 @@ fn report(prepared: &Prepared, new: &Lock, unresolved: &[Reference], output: &Ou
             "file": path,
             "locked": new.entries(),
             "changes": diff.lines().collect::<Vec<_>>(),
-            "unresolved": unresolved,
+            "unresolved": unresolved.iter().map(|(reference, _)| reference).collect::<Vec<_>>(),
+            "causes": unresolved.iter().map(|(reference, why)| (reference.to_string(), why)).collect::<BTreeMap<_, _>>(),
         }));
         return Ok(());
     }
@@ -91,8 +131,8 @@ fn report(prepared: &Prepared, new: &Lock, unresolved: &[Reference], output: &Ou
         (false, _) => output.note(&format!("wrote {}", path.display())),
     }
     if !unresolved.is_empty() {
-        output.warning("this build resolves no references over the network; not locked:");
-        unresolved.iter().for_each(|r| output.note(&format!("  {r}")));
+        output.warning("not locked, or left as they were locked:");
+        unresolved.iter().for_each(|(reference, why)| output.note(&format!("  {reference}: {why}")));
     }
     Ok(())
 }

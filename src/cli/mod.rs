@@ -1,7 +1,9 @@
 //! The command line: arguments to a request, wiring, exit codes. One file per command.
 
 mod args;
+mod clean;
 mod config;
+mod containers;
 mod contents;
 mod env;
 mod explain;
@@ -10,17 +12,21 @@ mod git;
 mod init;
 mod load_flags;
 mod lock;
+mod logs;
 mod measure;
 mod one;
 mod output;
 mod plan;
 mod prepare;
+mod ps;
 mod report;
 mod results;
 mod run;
 mod schema;
 mod selection;
 mod sim;
+mod start;
+mod stop;
 mod validate;
 
 use std::process::ExitCode;
@@ -60,6 +66,12 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::One(args) => one::command(&args, &global, output),
         Command::Measure(args) => measure::command(&args, &global, output),
         Command::Report(args) => report::command(&args, &global, output),
+        Command::Start(args) => start::command(&args, &global, output),
+        Command::Status(args) => ps::status(&args, &global, output),
+        Command::Logs(args) => logs::command(&args, &global, output),
+        Command::Stop(args) => stop::command(&args, &global, output),
+        Command::Ps => ps::ps(&global, output),
+        Command::Clean(args) => clean::command(&args, &global, output),
         Command::Sim(args) => sim::command(&args, output),
         Command::Validate(args) => validate::command(&args, &global, output),
         Command::Plan(args) => plan::command(&args, &global, output),

@@ -1,6 +1,6 @@
 //! `plan`: what a run would do and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use jiff::Timestamp;
@@ -47,12 +47,12 @@ fn one(prepared: &Prepared, args: &PlanArgs, global: &Global, output: &Output) -
         }
     };
     let compared = base.as_ref().map(|(name, old)| (*name, old.as_ref(), old.as_ref().map(|o| changes(o, &plan))));
+    let empty = plan.units.is_empty() && plan.searches.is_empty() && plan.unsupported.is_empty();
     if output.json {
         output.json(&PlanJson { plan: &plan, base: compared.as_ref() });
-    } else {
+    } else if !empty || compared.is_some() {
         output.text(&human(&plan, compared.as_ref()));
     }
-    let empty = plan.units.is_empty() && plan.searches.is_empty() && plan.unsupported.is_empty();
     if empty {
         output.warning("--only selects no cell");
     }
@@ -251,9 +251,11 @@ fn human(plan: &Plan, base: Option<&Compared>) -> String {
         plural(plan.deployments.len(), "deployment")
     );
     let statuses: Vec<String> = by_status(plan).iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
-    let _ = writeln!(out, "  {}", statuses.join(" · "));
+    if !statuses.is_empty() {
+        let _ = writeln!(out, "  {}", statuses.join(" · "));
+    }
     for (class, source) in &plan.hardware {
-        let _ = writeln!(out, "  hardware {class} (from the {source})");
+        let _ = writeln!(out, "  hardware {class} ({})", hardware_source(source));
     }
     out.push('\n');
     out.push_str(&deployments(plan));
@@ -270,16 +272,35 @@ fn human(plan: &Plan, base: Option<&Compared>) -> String {
     out
 }
 
+fn hardware_source(source: &str) -> &str {
+    match source {
+        "file" => "from the file",
+        "lock" => "from the lock",
+        "method" => "by its method",
+        "simulated" => "a rehearsal",
+        "detected" => "this host",
+        other => other,
+    }
+}
+
 fn deployments(plan: &Plan) -> String {
-    let mut table = output::table(&["DEPLOYMENT", "ID", "UNITS", "STATUS"]);
+    if plan.deployments.is_empty() {
+        return String::new();
+    }
+    let differences = differences(plan);
+    let told = differences.iter().any(|d| !d.is_empty());
+    let header = ["DEPLOYMENT", "ID", "UNITS", "STATUS", "DIFFERS BY"];
+    let mut table = output::table(&header[..if told { 5 } else { 4 }]);
     let mut counts: Vec<BTreeMap<Status, usize>> = vec![BTreeMap::new(); plan.deployments.len()];
     for unit in &plan.units {
         *counts[unit.deployment].entry(unit.status).or_default() += 1;
     }
-    for (d, count) in plan.deployments.iter().zip(&counts).take(SHOWN) {
+    for ((d, count), difference) in plan.deployments.iter().zip(&counts).zip(differences).take(SHOWN) {
         let units: usize = count.values().sum();
         let text: Vec<String> = count.iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
-        table.add_row([d.container.clone(), d.id.short(8), units.to_string(), text.join(", ")]);
+        let mut row = vec![d.container.clone(), d.id.short(8), units.to_string(), text.join(", ")];
+        row.extend(told.then_some(difference));
+        table.add_row(row);
     }
     let mut out = format!("{table}\n");
     more(&mut out, plan.deployments.len(), "deployments");
@@ -291,11 +312,33 @@ fn deployments(plan: &Plan) -> String {
     out
 }
 
+/// For each deployment, the parameters that tell it from others of its name.
+fn differences(plan: &Plan) -> Vec<String> {
+    let parameters = |d: &crate::plan::Deployment| -> BTreeMap<String, String> {
+        let params = d.document.as_map().and_then(|m| m.get("params")).and_then(Value::as_map);
+        params.into_iter().flatten().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    };
+    let all: Vec<BTreeMap<String, String>> = plan.deployments.iter().map(parameters).collect();
+    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    plan.deployments.iter().enumerate().for_each(|(i, d)| by_name.entry(&d.container).or_default().push(i));
+    let mut out = vec![String::new(); all.len()];
+    for group in by_name.values().filter(|g| g.len() > 1) {
+        let paths: BTreeSet<&String> = group.iter().flat_map(|i| all[*i].keys()).collect();
+        let varies = |path: &&&String| group.iter().any(|i| all[*i].get(**path) != all[group[0]].get(**path));
+        let varying: Vec<&&String> = paths.iter().filter(varies).collect();
+        for i in group {
+            let told = varying.iter().filter_map(|p| Some(format!("{p}={}", all[*i].get(**p)?)));
+            out[*i] = told.collect::<Vec<_>>().join(" ");
+        }
+    }
+    out
+}
+
 /// Units that need work for a reason, those with equal reasons together.
 fn reasons(plan: &Plan) -> String {
     let mut groups: BTreeMap<(Status, String), Vec<&Unit>> = BTreeMap::new();
     for unit in plan.units.iter().filter(|u| u.status.needs_work()) {
-        let mut lines: Vec<String> = unit.reasons.iter().map(reason).collect();
+        let mut lines: Vec<String> = unit.reasons.iter().map(|r| reason(unit.status, r)).collect();
         lines.extend(unit.note.clone());
         if !lines.is_empty() {
             groups.entry((unit.status, lines.join("\n    "))).or_default().push(unit);
@@ -312,21 +355,21 @@ fn reasons(plan: &Plan) -> String {
     out
 }
 
-/// "field old → new", long values shortened.
-pub fn reason(r: &Reason) -> String {
-    let text = |v: &Option<Value>| match v {
-        None => "unset".to_string(),
-        Some(v) => {
-            let full = v.to_string();
-            match full.char_indices().nth(96) {
-                Some((at, _)) => format!("{}…", &full[..at]),
-                None => full,
-            }
-        }
-    };
-    match &r.old {
-        None => format!("{} = {}", r.field, text(&r.new)),
-        Some(_) => format!("{} {} → {}", r.field, text(&r.old), text(&r.new)),
+/// A value on one line, shortened.
+fn short(v: &Value) -> String {
+    let full = v.to_string();
+    match full.char_indices().nth(96) {
+        Some((at, _)) => format!("{}…", &full[..at]),
+        None => full,
+    }
+}
+
+/// "field old → new", long values shortened. A unit that is new has no old values, only ones that nothing had before.
+pub fn reason(status: Status, r: &Reason) -> String {
+    let text = |v: &Option<Value>| v.as_ref().map_or_else(|| "unset".to_string(), short);
+    match (status, &r.old) {
+        (Status::New, None) => format!("{} = {}", r.field, text(&r.new)),
+        _ => format!("{} {} → {}", r.field, text(&r.old), text(&r.new)),
     }
 }
 
@@ -411,7 +454,7 @@ fn against(plan: &Plan, (name, old, differences): &Compared) -> String {
     );
     let mut groups: BTreeMap<String, usize> = BTreeMap::new();
     for (_, reasons) in &c.changed {
-        let lines: Vec<String> = reasons.iter().map(reason).collect();
+        let lines: Vec<String> = reasons.iter().map(|r| reason(Status::Changed, r)).collect();
         *groups.entry(lines.join("; ")).or_default() += 1;
     }
     for (why, n) in groups.iter().take(SHOWN) {

@@ -11,11 +11,12 @@ use super::args::{Global, RunArgs, RunFlags, SelectionArgs};
 use super::failure::{Failure, NOTHING};
 use super::output::Output;
 use super::prepare::{self, Prepared};
-use super::results;
+use super::{containers, results};
 use crate::clock::SystemClock;
 use crate::deploy::Deployers;
-use crate::event::Entry;
+use crate::deploy::docker::DockerDeployer;
 use crate::event::live::LiveUnits;
+use crate::event::{Entry, Event};
 use crate::exec::{self, Cancel, LoadClient, RunOutcome, RunRequest, Verdict};
 use crate::host;
 use crate::live::{Display, JsonLines, Plain, Terminal};
@@ -105,15 +106,24 @@ pub fn execute(
     let with_display = move |f: &mut dyn FnMut(&mut Display)| f(&mut shown.lock().unwrap_or_else(|e| e.into_inner()));
     let hear = with_display.clone();
     let gate = plan.policy.gate.clone();
+    let containers = containers::options(&plan, base, settings);
+    let named = containers.run.clone();
+    let containers = DockerDeployer::new(containers);
+    let variables = Arc::new(|name: &str| std::env::var(name).ok());
     let request = RunRequest {
         plan: Arc::new(plan),
         store: store.clone(),
         base: base.to_path_buf(),
-        deployer: Arc::new(Deployers::new(Arc::new(|name: &str| std::env::var(name).ok()))),
+        deployer: Arc::new(Deployers::new(variables).with_containers(Box::new(containers.clone()))),
         loader: Arc::new(LoadClient { workers: Some(settings.load_threads).filter(|n| *n > 0), ..Default::default() }),
         clock: Arc::new(SystemClock),
         cancel: cancel.clone(),
-        reporter: Box::new(move |entry: &Entry| hear(&mut |d| d.entry(entry))),
+        reporter: Box::new(move |entry: &Entry| {
+            if let Event::RunStarted { run, .. } = &entry.event {
+                let _ = named.set(run.clone());
+            }
+            hear(&mut |d| d.entry(entry));
+        }),
         live,
         host: host::detect(),
         repository: host::git::repository(file),
@@ -125,14 +135,12 @@ pub fn execute(
             })
         }),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::Environment(format!("cannot start the runtime: {e}")))?;
+    let runtime = containers::runtime()?;
     let outcome = runtime.block_on(async {
         let signals = tokio::spawn(forward_signals(cancel));
         let outcome = exec::run(request).await;
+        // What a second interrupt left behind goes before the process does.
+        containers.settle().await;
         signals.abort();
         outcome
     });
@@ -185,12 +193,7 @@ fn display(live: &LiveUnits, output: &Output) -> Display {
 fn warnings(plan: &Plan) -> Vec<String> {
     let mut out = plan.warnings.clone();
     let p = &plan.policy;
-    let inert = [
-        ("devices", !p.devices.is_empty()),
-        ("evict", p.evict),
-        ("float", !p.float.is_empty()),
-        ("webhook", p.webhook.is_some()),
-    ];
+    let inert = [("evict", p.evict), ("float", !p.float.is_empty()), ("webhook", p.webhook.is_some())];
     for (key, _) in inert.into_iter().filter(|(_, set)| *set) {
         out.push(format!("`{key}` of [run] has no effect in this version"));
     }

@@ -1,9 +1,11 @@
 //! Starting and stopping serving stacks. A [`Deployer`] turns a deployment into an [`Engine`] that answers; what happens
-//! on the way is told through [`Progress`], what goes wrong is a [`Failure`]. Each kind of stack is one file: simulated
-//! and external here; [`Deployers`] picks.
+//! on the way is told through [`Progress`], what goes wrong is a [`Failure`]. Each kind of stack is one module: in
+//! containers, simulated, external; [`Deployers`] picks.
 
-pub mod cause;
+pub mod diagnosis;
+pub mod docker;
 mod external;
+mod log;
 mod ready;
 pub mod secret;
 mod sim;
@@ -89,10 +91,16 @@ impl Endpoint {
 
 /// An engine that answers its health path.
 pub trait Engine: Send + Sync {
+    /// Where it answers.
     fn endpoint(&self) -> &Endpoint;
 
     /// As the engine reports itself.
     fn version(&self) -> Option<String>;
+
+    /// Version of the container engine, for a container.
+    fn container_engine(&self) -> Option<String> {
+        None
+    }
 
     /// Digest of the image that runs, for a container.
     fn image_digest(&self) -> Option<String> {
@@ -114,6 +122,21 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// Starts engines of one kind.
 pub trait Deployer: Send + Sync {
+    /// Gets what a start needs and this host may have to wait for: images that are pulled, devices that others use. The
+    /// time it takes is not the engine's. A start that was not prepared does it by itself.
+    fn prepare<'a>(
+        &'a self,
+        _deployment: &'a Deployment,
+        _progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The end of the log of the deployment's last start, redacted: for one that was given up.
+    fn last_words(&self, _deployment: &Deployment) -> Option<String> {
+        None
+    }
+
     /// Starts an engine and waits until its health path answers 200. How long that may take is the caller's to say:
     /// dropping the future gives the start up and removes what it made.
     fn start<'a>(
@@ -145,20 +168,43 @@ impl Deployers {
     }
 }
 
+impl Deployers {
+    /// The one that starts this deployment; `None` where it is a container and nobody starts those.
+    fn of(&self, deployment: &Deployment) -> Option<&dyn Deployer> {
+        if deployment.flavor.is_some() || deployment.spec.sim.is_some() {
+            return Some(&self.sim);
+        }
+        if deployment.spec.container.is_none() {
+            return Some(&self.external);
+        }
+        self.containers.as_deref()
+    }
+}
+
 impl Deployer for Deployers {
+    fn prepare<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        match self.of(deployment) {
+            Some(deployer) => deployer.prepare(deployment, progress),
+            // The start says so.
+            None => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn last_words(&self, deployment: &Deployment) -> Option<String> {
+        self.of(deployment)?.last_words(deployment)
+    }
+
     fn start<'a>(
         &'a self,
         deployment: &'a Deployment,
         progress: OnProgress<'a>,
     ) -> BoxFuture<'a, Result<Box<dyn Engine>, Failure>> {
-        if deployment.flavor.is_some() || deployment.spec.sim.is_some() {
-            return self.sim.start(deployment, progress);
-        }
-        if deployment.spec.container.is_none() {
-            return self.external.start(deployment, progress);
-        }
-        match &self.containers {
-            Some(containers) => containers.start(deployment, progress),
+        match self.of(deployment) {
+            Some(deployer) => deployer.start(deployment, progress),
             None => Box::pin(std::future::ready(Err(no_containers(deployment)))),
         }
     }
@@ -168,8 +214,8 @@ fn no_containers(deployment: &Deployment) -> Failure {
     Failure::environment(
         Stage::Create,
         format!(
-            "cannot start {}: this build starts no containers yet. Rehearse the experiment with `--simulate`, or measure \
-             a running server with method `external`",
+            "cannot start {}: containers are not started here. Rehearse the experiment with `--simulate`, or measure a \
+             running server with method `external`",
             deployment.container
         ),
     )
@@ -195,6 +241,7 @@ pub(crate) mod tests {
             engine: "vllm".into(),
             hardware: "cpu".into(),
             gpus: 1,
+            assets: Vec::new(),
             endpoint: None,
             headers: Vec::new(),
             tls: TlsOptions::default(),

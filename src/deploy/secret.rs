@@ -52,7 +52,8 @@ impl Redactor {
         out
     }
 
-    fn learn(&mut self, value: &str) {
+    /// Has a value hidden from now on.
+    pub fn learn(&mut self, value: &str) {
         if value.len() >= SHORTEST && self.0.iter().all(|s| s.expose() != value) {
             self.0.push(Secret::new(value));
             // A value that contains another one is replaced first, so that nothing of it stays.

@@ -1,20 +1,16 @@
 //! Simulated engines inside this process: no GPU, no container engine, no download. They load, answer, log, die and are
 //! watched as real ones are.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
-
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
+use super::log::Log;
 use super::ready::Asker;
 use super::secret::Redactor;
-use super::{Deployer, Endpoint, Engine, Failure, FailureClass, OnProgress, Progress, Stage, cause};
+use super::{Deployer, Endpoint, Engine, Failure, FailureClass, OnProgress, Progress, Stage, diagnosis};
 use crate::plan::{Deployment, TlsOptions};
 use crate::sim::{self, SimError, SimOptions, SimServer, Status};
 
-/// Log lines that are kept; earlier ones are forgotten.
-const LOG_LINES: usize = 4000;
 /// Log lines that go with a failure.
 const FAILURE_LINES: usize = 50;
 
@@ -40,7 +36,7 @@ async fn start(deployment: &Deployment, progress: OnProgress<'_>) -> Result<SimE
     progress(Progress { stage: Stage::Start, message, fraction: None });
     let log = Log::default();
     if let Some(lines) = server.take_log() {
-        tokio::spawn(log.clone().collect(lines));
+        tokio::spawn(collect(log.clone(), lines));
     }
     let endpoint = Endpoint {
         base_url: server.url(),
@@ -140,38 +136,18 @@ impl Engine for SimEngine {
 impl SimEngine {
     fn death(&self, reason: &str) -> Failure {
         let tail = self.log.tail(FAILURE_LINES);
-        let known = cause::find(&tail).or_else(|| cause::find(reason));
+        let known = diagnosis::find(&tail).or_else(|| diagnosis::find(reason));
         let (class, cause) = match known {
-            Some((known, _)) => (known.class, format!("the engine died: {}. Its log says: {reason}", known.meaning)),
+            Some(known) => (known.class, format!("the engine died: {}. Its log says: {reason}", known.meaning)),
             None => (FailureClass::Infrastructure, format!("the engine died: {reason}")),
         };
         Failure { class, ..Failure::infrastructure(Stage::Start, cause) }.with_log(tail)
     }
 }
 
-/// The last lines of an engine's log. Clones share them.
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<VecDeque<String>>>);
-
-impl Log {
-    async fn collect(self, mut lines: mpsc::UnboundedReceiver<String>) {
-        while let Some(line) = lines.recv().await {
-            let mut kept = self.0.lock().expect("no holder of the log panics");
-            if kept.len() == LOG_LINES {
-                kept.pop_front();
-            }
-            kept.push_back(line);
-        }
-    }
-
-    fn tail(&self, lines: usize) -> String {
-        let kept = self.0.lock().expect("no holder of the log panics");
-        let mut text = String::new();
-        for line in kept.iter().skip(kept.len().saturating_sub(lines)) {
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
+async fn collect(log: Log, mut lines: mpsc::UnboundedReceiver<String>) {
+    while let Some(line) = lines.recv().await {
+        log.push(line);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::event::Counts;
 
+/// Everything is measured or cached. All codes are explained in `docs/cli.md`.
 pub const OK: i32 = 0;
 pub const NOTHING_SELECTED: i32 = 4;
 pub const SOME_FAILED: i32 = 5;

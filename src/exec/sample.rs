@@ -294,6 +294,7 @@ impl Group<'_> {
         Provenance {
             engine_version: engine.version(),
             image_digest: engine.image_digest(),
+            docker_version: engine.container_engine(),
             network_path: Some(engine.endpoint().network_path.clone()),
             ..self.work.provenance.clone()
         }

@@ -80,6 +80,8 @@ impl Group<'_> {
 
     /// An engine that has given its first token and has worked for a moment, and the seconds to that token.
     async fn start_and_warm_up(&self) -> Result<(Box<dyn Engine>, f64), Failure> {
+        // What it waits for here is no part of what the engine takes.
+        self.context.deployer.prepare(&self.work.deployment, &|p| self.tell_progress(p)).await?;
         let begun = tokio::time::Instant::now();
         let engine = self.start_in_time().await?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -99,27 +101,30 @@ impl Group<'_> {
 
     async fn start_in_time(&self) -> Result<Box<dyn Engine>, Failure> {
         let limit = self.ready_timeout();
+        let deployment = &self.work.deployment;
         match tokio::time::timeout(limit, self.start_once()).await {
             Ok(result) => result,
             Err(_) => Err(Failure::infrastructure(
                 Stage::Ready,
                 format!(
                     "{} is not ready after {}. Raise `ready_timeout`, or look at what it is doing",
-                    self.work.deployment.container,
+                    deployment.container,
                     format_duration(limit)
                 ),
-            )),
+            )
+            .with_log(self.context.deployer.last_words(deployment).unwrap_or_default())),
         }
+    }
+
+    fn tell_progress(&self, progress: Progress) {
+        let Progress { stage, message, fraction } = progress;
+        let deploy_id = self.work.deployment.id;
+        self.tell(Event::DeploymentProgress { deploy_id, stage, message, fraction });
     }
 
     /// Starts, and asks for one token.
     async fn start_once(&self) -> Result<Box<dyn Engine>, Failure> {
-        let deploy_id = self.work.deployment.id;
-        let progress = |p: Progress| {
-            let Progress { stage, message, fraction } = p;
-            self.tell(Event::DeploymentProgress { deploy_id, stage, message, fraction });
-        };
-        let engine = self.context.deployer.start(&self.work.deployment, &progress).await?;
+        let engine = self.context.deployer.start(&self.work.deployment, &|p| self.tell_progress(p)).await?;
         let answers = tokio::select! {
             biased;
             failure = engine.crashed() => Err(failure),

@@ -2,6 +2,8 @@
 //! Reads `/proc` and asks `git`; what cannot be learnt is absent, never guessed.
 
 pub mod git;
+pub mod gpu;
+pub mod gpu_amd;
 pub mod hardware;
 
 use std::fs;
@@ -43,7 +45,12 @@ pub fn tool_commit() -> Option<&'static str> {
 
 /// Looks at this machine.
 pub fn detect() -> HostInfo {
-    detect_in(Path::new("/proc"))
+    let mut host = detect_in(Path::new("/proc"));
+    if host.gpus.is_empty() {
+        let amd = gpu_amd::detect(Path::new(gpu_amd::TOPOLOGY)).into_iter();
+        host.gpus = amd.map(|g| Gpu { name: format!("AMD {}", g.target), uuid: Some(g.uuid) }).collect();
+    }
+    host
 }
 
 fn detect_in(proc: &Path) -> HostInfo {

@@ -45,10 +45,12 @@ impl Display {
         self
     }
 
+    /// Shows an event on every display that still works.
     pub fn entry(&mut self, entry: &Entry) {
         self.each(|reporter| reporter.entry(entry));
     }
 
+    /// Leaves the terminal clean.
     pub fn finish(&mut self) {
         self.each(|reporter| reporter.finish());
     }

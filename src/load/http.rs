@@ -159,8 +159,26 @@ impl ResponseReader {
         }
     }
 
-    /// One byte of chunk framing.
+    /// Chunk framing: what usually stands between two chunks at once, anything else by the byte.
     fn read_framing<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], HttpError> {
+        let bytes = match (self.state, bytes) {
+            (State::DataEnd, [b'\r', b'\n', rest @ ..]) => {
+                self.state = State::Size { value: 0, digits: false, extension: false };
+                rest
+            }
+            _ => bytes,
+        };
+        if let State::Size { digits: false, .. } = self.state
+            && let Some((left, rest)) = plain_size(bytes)
+        {
+            self.state = State::Data { left };
+            return Ok(rest);
+        }
+        if bytes.is_empty() { Ok(bytes) } else { self.read_framing_byte(bytes) }
+    }
+
+    /// One byte of chunk framing.
+    fn read_framing_byte<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], HttpError> {
         let (byte, rest) = (bytes[0], &bytes[1..]);
         self.state = match (self.state, byte) {
             (State::Size { digits: false, .. }, b'\n') => return Err(HttpError::Chunk),
@@ -256,6 +274,19 @@ impl ResponseReader {
             (_, false, None) => State::UntilClose,
         })
     }
+}
+
+/// A whole size line without extensions, of a chunk that is not the last, and what follows it.
+fn plain_size(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (i, byte) in bytes.iter().take(8).enumerate() {
+        match char::from(*byte).to_digit(16) {
+            Some(digit) => value = value << 4 | u64::from(digit),
+            None if value > 0 => return bytes[i..].strip_prefix(b"\r\n").map(|rest| (value, rest)),
+            None => return None,
+        }
+    }
+    None
 }
 
 fn split(bytes: &[u8], at: u64) -> (&[u8], &[u8]) {

@@ -15,7 +15,7 @@ pub struct Link {
     temperature: f64,
     ignore_eos: bool,
     head: Vec<u8>,
-    /// A whole request for the health path, where there is one.
+    /// A whole request that costs the engine nothing, where its API has one.
     pub touch: Option<Vec<u8>>,
 }
 
@@ -34,7 +34,9 @@ pub struct Loaded {
 impl Link {
     pub fn new(endpoint: Endpoint, target: &Target, which: Api, temperature: f64, ignore_eos: bool) -> Link {
         let head = endpoint.post_head(&request::path(&target.api, which, &target.model, true));
-        let touch = target.api.health.as_deref().map(|path| endpoint.get(path));
+        // Not the health path: SGLang generates a token for it.
+        let free = target.api.version.as_deref().or(target.api.models.as_deref());
+        let touch = free.map(|path| endpoint.get(path));
         let (api, model) = (target.api.clone(), target.model.clone());
         Link { endpoint, api, which, model, temperature, ignore_eos, head, touch }
     }

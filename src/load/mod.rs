@@ -1,6 +1,6 @@
 //! The load generator: sends the requests of a workload over its own HTTP/1.1 connections and stamps what comes back.
 //!
-//! Streams are spread over workers, each a thread with an event loop of its own ([`reactor`]). A stream lives in a slot: a
+//! Streams are spread over workers, each a thread with an event loop of its own (`reactor`). A stream lives in a slot: a
 //! state machine around one connection, with its buffers and its results. A token costs its share of one wait, one read
 //! and one look at the clock; between its arrival and the end of its handling there is no lock, no channel, no log line
 //! and, for an ordinary token, no allocation. Results are merged once, when the sample is over.

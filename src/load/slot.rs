@@ -36,7 +36,7 @@ enum State {
     /// Nothing. Its connection, where it has one, can carry a request.
     Resting,
     Opening(Then),
-    /// A throw-away request for the health path is on its way, so that the server has taken the connection up.
+    /// A throw-away request for a path that costs nothing is on its way, so that the server has taken the connection up.
     Touching,
     Exchanging,
 }
@@ -124,7 +124,7 @@ impl Slot {
         self.connection.as_mut().is_some_and(|c| c.is_fresh() && c.is_silent())
     }
 
-    /// Opens a connection in place of what there was. With `touch`, it carries a throw-away request for the health path,
+    /// Opens a connection in place of what there was. With `touch`, it carries a throw-away request for a path that costs nothing,
     /// where there is one.
     pub fn open(&mut self, desk: &mut Desk, touch: bool) -> Option<Outcome> {
         let then = if touch && desk.link.touch.is_some() { Then::Touch } else { Then::Rest };

@@ -17,7 +17,7 @@ use crate::wire::Dialect;
 /// Version of both documents' shape.
 const VERSION: i64 = 1;
 /// Where a local model directory is mounted in a container.
-const MODEL_ROOT: &str = "/llmatrix/models";
+pub const MODEL_ROOT: &str = "/llmatrix/models";
 
 /// Parameters that every stack honours without its template: they are handled outside it.
 const HANDLED: &[&str] = &[
@@ -188,6 +188,9 @@ impl<'a> Resolver<'a> {
             engine,
             hardware,
             gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
+            assets: below(pairs, "assets.")
+                .filter_map(|(name, value)| Some((name.to_string(), value.as_str()?.to_string())))
+                .collect(),
             endpoint: get(pairs, "endpoint").and_then(Value::as_str).map(str::to_string),
             headers: below(pairs, "headers.").map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             tls: tls(pairs),
@@ -311,8 +314,9 @@ impl<'a> Resolver<'a> {
         }
         let model = get(pairs, "model").and_then(Value::as_str).unwrap_or_default();
         if lock::is_local(model) {
-            let locked = self.lock.models.get(model).and_then(|m| m.content.clone());
-            let content = locked.or_else(|| self.contents.digest(model).ok().map(|d| d.to_string()));
+            // What is there counts; the lock stands for it where it is not.
+            let there = self.contents.digest(model).ok().map(|d| d.to_string());
+            let content = there.or_else(|| self.lock.models.get(model).and_then(|m| m.content.clone()));
             table.extend(content.iter().map(|c| ("model".into(), Value::str(c))));
             refer(ReferenceKind::Model, model.to_string(), content.is_some());
         } else if spec.container.is_some() && !matches!(method, "sim" | "external") {
@@ -333,12 +337,17 @@ impl<'a> Resolver<'a> {
         for (name, value) in below(pairs, "assets.") {
             let reference = value.as_str().unwrap_or_default();
             let locked = self.lock.assets.get(reference).map(|a| a.content.clone());
-            let content = match locked {
-                Some(content) => Some(content),
-                None if reference.contains("://") => None,
-                None => Some(self.contents.digest(reference).map(|d| d.to_string()).map_err(|e| {
-                    Unresolved::Broken("unreadable_file", format!("the asset `{name}` cannot be read: {e}"), None)
-                })?),
+            let content = if reference.contains("://") {
+                locked
+            } else {
+                match (self.contents.digest(reference), locked) {
+                    (Ok(there), _) => Some(there.to_string()),
+                    (Err(_), Some(locked)) => Some(locked),
+                    (Err(e), None) => {
+                        let message = format!("the asset `{name}` cannot be read: {e}");
+                        return Err(Unresolved::Broken("unreadable_file", message, None));
+                    }
+                }
             };
             assets.insert(name.into(), content.clone().unwrap_or_else(|| reference.to_string()).into());
             refer(ReferenceKind::Asset, reference.to_string(), content.is_some());
@@ -453,7 +462,7 @@ fn rehearsal(flavor: &str, model: &str, rendered: Option<&str>, pairs: &Pairs) -
     let served = served.unwrap_or_else(|| model.into());
     let mut table =
         Table::from([("flavor".into(), flavor.into()), ("model".into(), served), ("preset".into(), model.into())]);
-    for name in ["max_model_len", "max_num_seqs", "prefix_caching"] {
+    for name in ["max_model_len", "max_num_seqs", "prefix_caching", "tensor_parallel", "quantization"] {
         table.extend(get(pairs, name).map(|v| (Arc::from(name), v.clone())));
     }
     table

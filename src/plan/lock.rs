@@ -30,12 +30,14 @@ pub struct Lock {
     pub datasets: BTreeMap<String, LockedContent>,
 }
 
+/// What an image reference meant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedImage {
     pub digest: String,
 }
 
+/// What a model reference meant: a commit on a hub, or the content of a directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedModel {
@@ -51,6 +53,7 @@ pub struct LockedModel {
     pub kv_bytes_per_token: Option<u64>,
 }
 
+/// What an asset or data-set reference meant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedContent {

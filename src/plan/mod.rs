@@ -15,6 +15,9 @@ mod work;
 
 use std::sync::Arc;
 
+pub use identity::MODEL_ROOT;
+pub use work::ASSET_ROOT;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{DeployId, Digest, UnitId};
@@ -101,6 +104,9 @@ pub struct Deployment {
     pub engine: String,
     pub hardware: String,
     pub gpus: u32,
+    /// Assets: (name, path relative to the experiment or URL), as written.
+    #[serde(default)]
+    pub assets: Vec<(String, String)>,
     /// Method `external`.
     pub endpoint: Option<String>,
     pub headers: Vec<(String, String)>,
@@ -168,6 +174,13 @@ pub struct Search {
     pub probes: Vec<Probe>,
     /// Probes that are needed at most.
     pub max_probes: u32,
+}
+
+impl Deployment {
+    /// What the lock says the image is: a digest, or the id of an image built locally.
+    pub fn locked_image(&self) -> Option<&str> {
+        self.document.as_map()?.get("locked")?.as_map()?.get("image")?.as_str()
+    }
 }
 
 /// One value of a search.
@@ -249,10 +262,12 @@ impl Plan {
         }
     }
 
+    /// The policy that holds for a unit: what overrides made of it, else the experiment's.
     pub fn policy_of<'p>(&'p self, unit: &'p Unit) -> &'p RunPolicy {
         unit.policy.as_deref().unwrap_or(&self.policy)
     }
 
+    /// The limits that hold for a unit.
     pub fn slo_of<'p>(&'p self, unit: &'p Unit) -> &'p Slo {
         unit.slo.as_deref().unwrap_or(&self.slo)
     }

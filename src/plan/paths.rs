@@ -65,10 +65,12 @@ impl Paths {
         self.index.get(name).copied()
     }
 
+    /// The id of a path that the spec, `--set` or `--only` mentions; others are a bug.
     pub fn id(&self, name: &str) -> PathId {
         self.get(name).expect("every path of the spec was collected")
     }
 
+    /// Paths that setting this one unsets: a table around it, and what lies below it.
     pub fn replaces(&self, id: PathId) -> &[PathId] {
         &self.replaces[usize::from(id.0)]
     }

@@ -317,3 +317,10 @@ fn mistakes_are_found_with_their_line() {
             .contains(&("missing_parameter", 6))
     );
 }
+
+#[test]
+fn files_of_a_container_may_have_dots_in_their_names() {
+    let p = plan("[[matrix]]\ncontainer.files = { \"/etc/a.yml\" = \"x: 1\" }\n");
+    let files = &p.deployments[0].spec.container.as_ref().unwrap().files;
+    assert_eq!(files.get("/etc/a.yml").map(String::as_str), Some("x: 1"));
+}

@@ -94,6 +94,7 @@ impl Flavor {
         }
     }
 
+    /// How the stack answers before its model is loaded.
     pub fn while_loading(self) -> WhileLoading {
         match self.family() {
             Family::Openai(Openai::Sglang) => WhileLoading::Unavailable,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::expr::Term;
 use super::params::{Kind, Lookup, lookup};
 use super::predicate::Predicate;
-use super::read::Reader;
+use super::read::{Reader, named_by_files};
 use super::search::{SearchAxis, grid};
 use super::tree::{Data, Entry, Node};
 use crate::diag::Diagnostic;
@@ -128,7 +128,7 @@ impl Reader<'_> {
         match &node.data {
             Data::List(items) => self.plain_axis(&path, key_span, node, items, out),
             Data::Table(entries) if is_range(&path, entries) => self.range(&path, key_span, node, out),
-            Data::Table(entries) if may_hold_table(&path) && !entries.is_empty() => {
+            Data::Table(entries) if may_hold_table(&path) && !entries.is_empty() && !named_by_files(entries) => {
                 for entry in entries {
                     self.branch(&format!("{path}.{}", entry.key), &entry.key_span, &entry.node, out);
                 }

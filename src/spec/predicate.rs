@@ -46,6 +46,7 @@ impl Subject {
     }
 }
 
+/// A comparison. Equality and `Ne` take any value; the others numbers and durations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Eq,

@@ -170,7 +170,9 @@ impl Reader<'_> {
         let Some(path) = self.known_path(path, key_span) else { return Vec::new() };
         match (&node.data, lookup(&path)) {
             (Data::Table(entries), Lookup::Table) => self.literals_below(&path, entries),
-            (Data::Table(entries), Lookup::Param(p)) if p.is_open() && (!entries.is_empty() || p.name == &*path) => {
+            (Data::Table(entries), Lookup::Param(p))
+                if p.is_open() && !named_by_files(entries) && (!entries.is_empty() || p.name == &*path) =>
+            {
                 self.literals_below(&path, entries)
             }
             (_, Lookup::Param(param)) => {
@@ -409,6 +411,11 @@ pub fn suggest(path: &str, labels: &Labels) -> Option<String> {
                     .into(),
             )
         })
+}
+
+/// A table under file names, such as `container.files`: it is one value, since its keys cannot be parts of a path.
+pub(super) fn named_by_files(entries: &[Entry]) -> bool {
+    entries.iter().any(|e| e.key.contains('/'))
 }
 
 /// A list where a scalar belongs is mostly an axis in the wrong section.

@@ -83,6 +83,7 @@ impl RunSetting {
         Ok(RunSetting { key, value })
     }
 
+    /// Writes the setting into a policy.
     pub fn apply(&self, run: &mut RunPolicy) {
         match (self.key, &self.value) {
             ("repeats", SettingValue::Count(n)) => run.repeats = *n as u32,
@@ -119,6 +120,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
 
 /// Metrics with a limit per request.
 pub const REQUEST_METRICS: &[&str] = &["ttft", "ttfo", "tpot", "itl", "e2el"];
+/// Prefixes of a latency that make it one of a whole sample, as in `p95_ttft`.
 pub const AGGREGATES: &[&str] = &["mean", "p50", "p90", "p95", "p99"];
 /// Metrics of a whole sample that a gate may limit.
 pub const SAMPLE_METRICS: &[&str] = &[

@@ -20,6 +20,7 @@ pub struct Node {
     pub data: Data,
 }
 
+/// What a node holds; keys of tables keep their order.
 #[derive(Clone, Debug)]
 pub enum Data {
     Scalar(Value),
@@ -50,6 +51,7 @@ impl Node {
         }
     }
 
+    /// The value of a key, where the node is a table.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.as_table()?.iter().find(|e| &*e.key == key).map(|e| &e.node)
     }
@@ -84,7 +86,7 @@ pub fn parse(source: &Arc<SourceText>, problems: &mut Vec<Diagnostic>) -> Node {
     }
     let mut builder = Builder { source, problems };
     let span = table.span();
-    Node { span, data: Data::Table(builder.table(table.get_ref(), 0)) }
+    Node { span, data: Data::Table(builder.table(table.get_ref(), 0, Keys::Paths)) }
 }
 
 fn toml_help(code: &str) -> Option<String> {
@@ -103,17 +105,38 @@ fn widen(text: &str, span: Range<usize>) -> Range<usize> {
     start..end
 }
 
+/// What the keys of a table are.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// Dotted paths, quoted or not.
+    Paths,
+    /// Names of labelled axes.
+    Axes,
+    /// Labels, for people: `"v0.27.1"` is one.
+    Labels,
+}
+
 struct Builder<'a> {
     source: &'a Arc<SourceText>,
     problems: &'a mut Vec<Diagnostic>,
 }
 
 impl Builder<'_> {
-    fn table(&mut self, table: &DeTable<'_>, depth: usize) -> Vec<Entry> {
+    fn table(&mut self, table: &DeTable<'_>, depth: usize, keys: Keys) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(table.len());
         for (key, value) in table {
-            let Some(node) = self.node(value, depth + 1) else { continue };
-            let parts: Vec<&str> = key.get_ref().split('.').collect();
+            let below = match keys {
+                Keys::Axes => Keys::Labels,
+                Keys::Paths if key.get_ref() == "vary" => Keys::Axes,
+                Keys::Paths | Keys::Labels => Keys::Paths,
+            };
+            let Some(node) = self.node(value, depth + 1, below) else { continue };
+            let parts: Vec<&str> = match keys {
+                Keys::Labels => vec![key.get_ref()],
+                // A file's name has dots of its own.
+                _ if key.get_ref().contains('/') => vec![key.get_ref()],
+                Keys::Paths | Keys::Axes => key.get_ref().split('.').collect(),
+            };
             if parts.iter().any(|p| p.is_empty()) {
                 let message = format!("`{}` is not a path: a part of it is empty", key.get_ref());
                 self.problems.push(Diagnostic::new("empty_key", message).at(self.source, key.span()));
@@ -157,7 +180,7 @@ impl Builder<'_> {
         }
     }
 
-    fn node(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Option<Node> {
+    fn node(&mut self, value: &Spanned<DeValue<'_>>, depth: usize, keys: Keys) -> Option<Node> {
         let span = value.span();
         let fail = |this: &mut Self, code, message: String| {
             this.problems.push(Diagnostic::new(code, message).at(this.source, span.clone()));
@@ -190,8 +213,10 @@ impl Builder<'_> {
                     format!("a date ({d}) is not a value here; quote it if text is meant"),
                 );
             }
-            DeValue::Array(items) => Data::List(items.iter().filter_map(|item| self.node(item, depth + 1)).collect()),
-            DeValue::Table(table) => Data::Table(self.table(table, depth)),
+            DeValue::Array(items) => {
+                Data::List(items.iter().filter_map(|item| self.node(item, depth + 1, Keys::Paths)).collect())
+            }
+            DeValue::Table(table) => Data::Table(self.table(table, depth, keys)),
         };
         Some(Node { span, data })
     }
@@ -214,6 +239,14 @@ mod tests {
         let (b, pb) = read("[tokens]\noutput = 2\ninput = 16\n");
         assert!(pa.is_empty() && pb.is_empty(), "{pa:?} {pb:?}");
         assert_eq!(a.to_value(), b.to_value());
+    }
+
+    #[test]
+    fn a_label_is_one_word_whatever_is_in_it() {
+        let (node, problems) = read("[vary.version]\n\"v0.27.1\" = { \"tokens.input\" = 1 }\n");
+        assert!(problems.is_empty(), "{problems:?}");
+        let point = node.get("vary").and_then(|n| n.get("version")).and_then(|n| n.get("v0.27.1")).expect("the label");
+        assert!(point.get("tokens").is_some(), "paths below it are paths");
     }
 
     #[test]

@@ -14,10 +14,12 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// Lower end; `None` for a single value.
     pub fn low(&self) -> Option<f64> {
         self.half_width.map(|h| self.mean - h)
     }
 
+    /// Upper end; `None` for a single value.
     pub fn high(&self) -> Option<f64> {
         self.half_width.map(|h| self.mean + h)
     }

@@ -73,18 +73,22 @@ impl RequestRecord {
         self.output_tokens.is_some_and(|n| n != self.requested_output)
     }
 
+    /// `first_token − start`.
     pub fn ttft_ns(&self) -> Option<u64> {
         self.first_token_ns.map(|t| t.saturating_sub(self.start_ns))
     }
 
+    /// `first_visible − start`.
     pub fn ttfo_ns(&self) -> Option<u64> {
         self.first_visible_ns.map(|t| t.saturating_sub(self.start_ns))
     }
 
+    /// `last_token − start`.
     pub fn e2el_ns(&self) -> Option<u64> {
         self.last_token_ns.map(|t| t.saturating_sub(self.start_ns))
     }
 
+    /// `start − intended`: how late the client was.
     pub fn queue_delay_ns(&self) -> u64 {
         self.start_ns.saturating_sub(self.intended_ns)
     }

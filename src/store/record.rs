@@ -265,6 +265,7 @@ impl UnitResult {
         self.samples.iter().map(|s| s.sample).max().unwrap_or(0)
     }
 
+    /// The sample of a number.
     pub fn sample(&self, number: u32) -> Option<&SampleRecord> {
         self.samples.iter().find(|s| s.sample == number)
     }

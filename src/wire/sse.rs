@@ -47,6 +47,11 @@ impl SseParser {
         self.begun = false;
     }
 
+    /// The next byte begins an event, and not the first one.
+    pub fn is_between_events(&self) -> bool {
+        self.begun && self.line.is_empty() && !self.has_data && !self.skip_lf
+    }
+
     /// Reads a slice and hands the payload of each event that it completes to `on_event`.
     pub fn feed(&mut self, bytes: &[u8], mut on_event: impl FnMut(&[u8])) -> Result<(), SseError> {
         let mut rest = bytes;
@@ -176,6 +181,16 @@ mod tests {
         let text = b"data: {\"a\":1}\n\ndata: 2\n\n";
         let range = text.as_ptr_range();
         SseParser::default().feed(text, |e| assert!(range.contains(&e.as_ptr()))).unwrap();
+    }
+
+    #[test]
+    fn between_events_is_known() {
+        let mut parser = SseParser::default();
+        let states = [b"".as_slice(), b"data: a", b"\n", b"\n", b":", b"\n", b"data: b\r\n\r", b"\n"].map(|part| {
+            parser.feed(part, |_| {}).unwrap();
+            parser.is_between_events()
+        });
+        assert_eq!(states, [false, false, false, true, false, true, false, true]);
     }
 
     #[test]

@@ -28,6 +28,11 @@ fn canonical(value: &Json) -> String {
         }
         Json::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
         Json::String(s) => quoted(s),
+        // The shortest text that reads back as the same float; an exponent where that is shorter.
+        Json::Number(n) if n.is_f64() => {
+            let f = n.as_f64().expect("a float");
+            if (1e-5..1e17).contains(&f.abs()) { f.to_string() } else { format!("{f:e}") }
+        }
         other => other.to_string(),
     }
 }

@@ -1,5 +1,5 @@
 //! A server whose timing is known: every token is one write at a moment that it keeps. The load generator is held against
-//! it, in [`calibrate`](super::calibrate) and in the benchmarks. One thread, one event loop, nothing behind it.
+//! it, in calibration and in the benchmarks. One thread, one event loop, nothing behind it.
 
 mod bytes;
 mod connection;

@@ -33,16 +33,17 @@ async fn every_body_framing_is_read() {
 }
 
 #[tokio::test]
-async fn a_new_connection_is_touched_through_the_health_path() {
+async fn a_new_connection_is_touched_through_a_path_that_costs_the_engine_nothing() {
     let server =
         Server::start(
             |r| {
-                if r.head.starts_with("GET /health ") { counted("200 OK", "text/plain", "") } else { good(r) }
+                if r.head.starts_with("GET /version ") { counted("200 OK", "text/plain", "") } else { good(r) }
             },
         )
         .await;
     let mut t = target(&server.url, Dialect::Openai);
     t.api.health = Some("/health".into());
+    t.api.version = Some("/version".into());
     let data = sample(&t, &workload(3, 6)).await.unwrap();
     let gets = server.requests().iter().take_while(|r| r.head.starts_with("GET ")).count();
     assert_eq!((gets, server.requests().len(), server.connections()), (3, 9, 3));

@@ -21,6 +21,7 @@ pub enum Policy {
     },
 }
 
+/// What a batching engine can do, and what it costs.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchingConfig {
     pub costs: Costs,
@@ -33,6 +34,7 @@ pub struct BatchingConfig {
     pub seed: u64,
 }
 
+/// An engine that batches: requests in, tokens out, at times that its cost model gives.
 #[derive(Debug)]
 pub struct Batching {
     config: BatchingConfig,
@@ -132,10 +134,12 @@ impl Batching {
         }
     }
 
+    /// When [`advance`](Self::advance) has something to do next; `None` while idle.
     pub fn deadline(&self) -> Option<Nanos> {
         self.step.as_ref().map(|s| s.ends).or(self.fill_until)
     }
 
+    /// Lets time pass up to `now`, and stops early when `out` holds `limit` emissions.
     pub fn advance(&mut self, now: Nanos, limit: usize, out: &mut Vec<Emission>) {
         while out.len() < limit {
             match self.deadline() {

@@ -7,6 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 use super::ledger::Life;
 use super::{Emission, Job, Ledger, Nanos, PrefixCache};
 
+/// An engine with fixed timing: every token of every request at a time known beforehand, no queueing.
 #[derive(Debug)]
 pub struct Paced {
     ttft: Nanos,

@@ -1,0 +1,73 @@
+//! A container whose server answers.
+
+use futures_util::future::BoxFuture;
+
+use super::held::Held;
+use super::watch::Watch;
+use crate::deploy::{Endpoint, Engine, Failure};
+
+/// A container that serves.
+pub struct DockerEngine {
+    pub(super) held: Held,
+    pub(super) watch: Watch,
+    pub(super) endpoint: Endpoint,
+    pub(super) version: Option<String>,
+    pub(super) image_digest: String,
+    pub(super) container_engine: Option<String>,
+    /// Through the published port.
+    pub(super) published: Option<String>,
+}
+
+/// A container that was left running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub name: String,
+    pub id: String,
+    /// Where it is measured.
+    pub url: String,
+    /// Through the published port of the loopback.
+    pub published: Option<String>,
+}
+
+impl DockerEngine {
+    /// Lets the container run on without this process.
+    pub fn leave(self) -> Left {
+        let DockerEngine { held, endpoint, published, .. } = self;
+        let left = Left { name: held.name.clone(), id: held.id.clone(), url: endpoint.base_url, published };
+        held.leave();
+        left
+    }
+}
+
+impl Engine for DockerEngine {
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn version(&self) -> Option<String> {
+        self.version.clone()
+    }
+
+    fn container_engine(&self) -> Option<String> {
+        self.container_engine.clone()
+    }
+
+    fn image_digest(&self) -> Option<String> {
+        Some(self.image_digest.clone())
+    }
+
+    fn log_tail(&self, lines: usize) -> String {
+        self.watch.log().tail(lines)
+    }
+
+    fn crashed(&self) -> BoxFuture<'_, Failure> {
+        Box::pin(self.watch.ended())
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Failure>> {
+        let DockerEngine { held, watch, .. } = *self;
+        // The end that is coming is no crash.
+        drop(watch);
+        Box::pin(held.stop())
+    }
+}
