@@ -40,10 +40,12 @@ impl TokenizerPath {
 }
 
 type Read = Result<TokenText, String>;
+/// A file as it was at some time.
+type Version = (PathBuf, Option<SystemTime>);
 
 /// What was read so far. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Tokenizers(Arc<Mutex<HashMap<(PathBuf, Option<SystemTime>), Read>>>);
+pub struct Tokenizers(Arc<Mutex<HashMap<Version, Read>>>);
 
 impl Tokenizers {
     /// Reads a tokenizer, or finds it among those that were read; `None` where it is not needed after all. Takes a second
