@@ -278,8 +278,8 @@ impl Group<'_> {
             cost_usd: self.work.usd_per_hour.map(|usd| usd * summary.duration_s / 3600.0),
             summary,
             resources: Resources::default(),
-            client_error_ttft_ms: None,
-            client_error_itl_ms: None,
+            client_error_ttft_ms: measurement.client_error.map(|e| e.ttft_ms),
+            client_error_itl_ms: measurement.client_error.map(|e| e.itl_ms),
             provenance: self.provenance(engine),
         };
         let reservation = self.units[index].reservation.as_mut().expect("only held units are measured");
