@@ -49,6 +49,9 @@ pub enum Command {
         after_help = "Examples:\n  llmatrix measure --endpoint http://127.0.0.1:8000\n  llmatrix measure --endpoint http://127.0.0.1:8000 --engine vllm --concurrency 16 --requests 200\n  llmatrix measure --endpoint https://host/v1x --api chat --header 'Authorization: Bearer ${API_KEY}' --json"
     )]
     Measure(MeasureArgs),
+    /// Find out what this host can measure without being the bottleneck
+    #[command(after_help = "Examples:\n  llmatrix calibrate\n  llmatrix calibrate --streams 256 --json")]
+    Calibrate(CalibrateArgs),
     /// Show a run as a table, Markdown, HTML, CSV, JSON lines or JUnit
     #[command(
         after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report --format html -o report.html"
@@ -342,6 +345,9 @@ pub struct MeasureArgs {
     /// A limit that requests must meet to count as goodput, such as ttft=500ms
     #[arg(long, value_name = "METRIC=DURATION")]
     pub slo: Vec<String>,
+    /// Find out what the client's own error is on this host, even after a measurement of less than 5 s
+    #[arg(long)]
+    pub calibrate: bool,
     /// Number of the sample: each has prompts of its own
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub sample: u32,
@@ -351,6 +357,13 @@ pub struct MeasureArgs {
     /// Any other parameter
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// Calibrate at this many streams only
+    #[arg(long, value_name = "N")]
+    pub streams: Option<u32>,
 }
 
 /// The unit parameters as flags.

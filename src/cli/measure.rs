@@ -30,6 +30,9 @@ use crate::wire::{ApiSpec, Dialect};
 /// How long the server may take to list its models or to answer one token.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a measurement takes that the client's own error is found out after.
+const WORTH_CALIBRATING: Duration = Duration::from_secs(5);
+
 /// Sample that does not count.
 const INVALID_SAMPLE: u8 = 5;
 
@@ -84,9 +87,14 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
     };
     let started_at = rfc3339(SystemClock.now());
     let watch = Stopwatch::start();
-    let client = LoadClient { workers: Some(layered.settings.load_threads).filter(|n| *n > 0), ..Default::default() };
+    let client = LoadClient::uncalibrated(Some(layered.settings.load_threads).filter(|n| *n > 0));
     let measured = watched(client.measure(job), &progress, cancel, output).await;
-    let measurement = measured.map_err(|e| Failure::Environment(e.cause))?;
+    let mut measurement = measured.map_err(|e| Failure::Environment(e.cause))?;
+    let took = watch.elapsed();
+    // Afterwards, so that nobody waits for the first request; not after a glance that took less time than this does.
+    if args.calibrate || took >= WORTH_CALIBRATING {
+        measurement.client_error = client.error_at(&workload).await;
+    }
     if let (Some(to), Some(path), Some(dir)) = (&mut requests_csv, &args.requests_csv, &scratch) {
         let copied = std::fs::File::open(dir.path().join("requests.csv")).and_then(|mut f| std::io::copy(&mut f, to));
         copied.map_err(|e| Failure::io("write", path, &e))?;
@@ -94,7 +102,7 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
     let mut facts = facts(&plan, unit, &workload);
     facts.model.clone_from(&endpoint.model);
     let invalid = measurement.invalid.clone();
-    let sample = record(args.sample, started_at, watch.elapsed(), measurement, &endpoint);
+    let sample = record(args.sample, started_at, took, measurement, &endpoint);
     let row =
         Row::new(&RowSource { unit_id: None, deploy_id: None, facts: &facts, measured: Measured::Sample(&sample) });
     match output.json {
@@ -256,8 +264,8 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
         resources: Default::default(),
         server: m.server,
         cost_usd: None,
-        client_error_ttft_ms: None,
-        client_error_itl_ms: None,
+        client_error_ttft_ms: m.client_error.map(|e| e.ttft_ms),
+        client_error_itl_ms: m.client_error.map(|e| e.itl_ms),
         provenance: Provenance {
             tool_version: host::tool_version().into(),
             tool_commit: host::tool_commit().map(str::to_string),

@@ -1,6 +1,7 @@
 //! The command line: arguments to a request, wiring, exit codes. One file per command.
 
 mod args;
+mod calibrate;
 mod clean;
 mod config;
 mod containers;
@@ -65,6 +66,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Run(args) => run::command(&args, &global, output),
         Command::One(args) => one::command(&args, &global, output),
         Command::Measure(args) => measure::command(&args, &global, output),
+        Command::Calibrate(args) => calibrate::command(&args, &global, output),
         Command::Report(args) => report::command(&args, &global, output),
         Command::Start(args) => start::command(&args, &global, output),
         Command::Status(args) => ps::status(&args, &global, output),

@@ -115,7 +115,7 @@ pub fn execute(
         store: store.clone(),
         base: base.to_path_buf(),
         deployer: Arc::new(Deployers::new(variables).with_containers(Box::new(containers.clone()))),
-        loader: Arc::new(LoadClient { workers: Some(settings.load_threads).filter(|n| *n > 0), ..Default::default() }),
+        loader: Arc::new(LoadClient::new(Some(settings.load_threads).filter(|n| *n > 0))),
         clock: Arc::new(SystemClock),
         cancel: cancel.clone(),
         reporter: Box::new(move |entry: &Entry| {

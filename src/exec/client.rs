@@ -1,5 +1,6 @@
 //! The load generator as the executor's [`Loader`].
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::loader::{Job, Loader, LoaderError, Measurement};
+use tokio::sync::Mutex;
+
+use super::loader::{ClientError, Job, Loader, LoaderError, Measurement};
 use super::tokenizers::Tokenizers;
 use crate::deploy::Endpoint;
 use crate::load::{self, BeforeStart, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
@@ -16,6 +19,7 @@ use crate::plan::TlsOptions;
 use crate::stats::{self, SampleContext, ServerMeans};
 use crate::telemetry::Scraper;
 use crate::wire::ApiSpec;
+use crate::workload::Workload;
 
 /// How long one readiness request may take.
 const PROBE: Duration = Duration::from_secs(120);
@@ -24,13 +28,27 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// How long the server's metrics may take to be read.
 const SCRAPE: Duration = Duration::from_secs(2);
+/// Streams of the largest calibration; above, its error stands for theirs.
+const MOST_STREAMS: u32 = 1024;
+/// Streams that an open loop without a cap is taken to have.
+const OPEN_STREAMS: u32 = 64;
 
-/// Measures with this program's own load generator.
-#[derive(Clone, Debug, Default)]
+/// Measures with this program's own load generator. Before the first sample at a new order of concurrency, it is held
+/// against a known truth for half a second.
+#[derive(Clone, Debug)]
 pub struct LoadClient {
     /// Load threads; by the number of streams when unset.
-    pub workers: Option<usize>,
-    pub tokenizers: Tokenizers,
+    workers: Option<usize>,
+    calibrates: bool,
+    tokenizers: Tokenizers,
+    /// What was found out, by number of streams. `None` where it could not be.
+    known: Arc<Mutex<BTreeMap<u32, Option<ClientError>>>>,
+}
+
+impl Default for LoadClient {
+    fn default() -> Self {
+        LoadClient::new(None)
+    }
 }
 
 impl Loader for LoadClient {
@@ -54,6 +72,31 @@ impl Loader for LoadClient {
 }
 
 impl LoadClient {
+    pub fn new(workers: Option<usize>) -> LoadClient {
+        LoadClient { workers, calibrates: true, tokenizers: Tokenizers::default(), known: Arc::default() }
+    }
+
+    /// One that calibrates only when it is asked to.
+    pub fn uncalibrated(workers: Option<usize>) -> LoadClient {
+        LoadClient { calibrates: false, ..LoadClient::new(workers) }
+    }
+
+    /// What the client's figures are off by at a load like this one. Found out once for each power of two of streams, by
+    /// one measurement at a time.
+    pub async fn error_at(&self, workload: &Workload) -> Option<ClientError> {
+        let open = if workload.rate.is_some() { OPEN_STREAMS } else { 1 };
+        let streams = workload.concurrency.unwrap_or(open).clamp(1, MOST_STREAMS).next_power_of_two();
+        let mut known = self.known.lock().await;
+        if let Some(error) = known.get(&streams) {
+            return *error;
+        }
+        // Not to know it is no reason not to measure.
+        let calibration = load::calibrate(streams, self.workers).await.ok();
+        let error = calibration.map(|c| ClientError { ttft_ms: c.error_ttft_ms, itl_ms: c.error_itl_ms });
+        known.insert(streams, error);
+        error
+    }
+
     async fn sample(&self, job: Job<'_>) -> Result<Measurement, LoaderError> {
         let dataset = match job.dataset {
             None => None,
@@ -76,6 +119,15 @@ impl LoadClient {
             workers: self.workers,
             before_start: scraper.clone().map(before_start),
             ..LoadOptions::default()
+        };
+        // What is discarded needs no error.
+        let client_error = match self.calibrates && job.files.is_some() {
+            true => tokio::select! {
+                biased;
+                () = job.cancel.cancelled() => None,
+                error = self.error_at(job.workload) => error,
+            },
+            false => None,
         };
         let mut data = load::run_sample(&target, job.workload, &options, job.progress, job.cancel)
             .await
@@ -107,7 +159,7 @@ impl LoadClient {
             exact_output: job.workload.ignore_eos,
         };
         let invalid = stats::validity(&summary, &context);
-        Ok(Measurement { summary, server, invalid })
+        Ok(Measurement { summary, server, invalid, client_error })
     }
 }
 

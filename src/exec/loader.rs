@@ -47,6 +47,15 @@ pub struct Measurement {
     pub server: ServerMeans,
     /// Why it does not count.
     pub invalid: Option<String>,
+    /// What the client's own figures are off by on this host, where that was found out.
+    pub client_error: Option<ClientError>,
+}
+
+/// What figures are off by because of the client, milliseconds: published beside them, never subtracted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClientError {
+    pub ttft_ms: f64,
+    pub itl_ms: f64,
 }
 
 /// Why a sample could not be measured at all. A server that answers with errors is measured; this is the client's or

@@ -20,6 +20,6 @@ pub use cancel::Cancel;
 pub use client::LoadClient;
 pub use exit::Verdict;
 pub use group::{GroupContext, run_group};
-pub use loader::{Job, Loader, LoaderError, Measurement};
+pub use loader::{ClientError, Job, Loader, LoaderError, Measurement};
 pub use run::{ExecError, Judge, Reporter, RunOutcome, RunRequest, run};
 pub use work::{GroupWork, UnitWork};

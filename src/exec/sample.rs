@@ -280,8 +280,8 @@ impl Group<'_> {
             summary,
             resources: Resources::default(),
             server: measurement.server,
-            client_error_ttft_ms: None,
-            client_error_itl_ms: None,
+            client_error_ttft_ms: measurement.client_error.map(|e| e.ttft_ms),
+            client_error_itl_ms: measurement.client_error.map(|e| e.itl_ms),
             provenance: self.provenance(engine),
         };
         let reservation = self.units[index].reservation.as_mut().expect("only held units are measured");

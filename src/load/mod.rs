@@ -7,6 +7,7 @@
 //!
 //! May open sockets and threads; reads no files but those of the TLS configuration; prints nothing.
 
+mod calibrate;
 mod connection;
 mod desk;
 mod endpoint;
@@ -32,6 +33,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use calibrate::{Calibration, Capability, calibrate, capability};
 pub use probe::{ProbeOutcome, calibrate_text, control_client, discover_model, one_token};
 pub use sample::run_sample;
 pub use tls::TlsConfig;
@@ -159,6 +161,10 @@ pub enum LoadError {
     Request(#[from] RequestError),
     #[error("a load worker cannot be started")]
     Thread(#[source] std::io::Error),
+    #[error("the null server of the calibration cannot be started")]
+    NullServer(#[source] std::io::Error),
+    #[error("the calibration measured nothing")]
+    NoCalibration,
     #[error("waiting for the sockets failed")]
     Poll(#[source] std::io::Error),
     #[error("a load worker ended unexpectedly")]
@@ -182,6 +188,8 @@ impl LoadError {
             | LoadError::Models { .. }
             | LoadError::Thread(_)
             | LoadError::Poll(_)
+            | LoadError::NullServer(_)
+            | LoadError::NoCalibration
             | LoadError::Worker
             | LoadError::Cancelled => false,
         }

@@ -14,7 +14,7 @@ use super::link::Link;
 use super::probe::{self, calibrate_tokens};
 use super::reactor::WAKE;
 use super::stop::{Cap, Stop, StopGuard};
-use super::worker::{self, Share, Shared, WorkerOutput};
+use super::worker::{self, Share, Shared, Start, WorkerOutput};
 use super::{LoadError, LoadOptions, Target};
 use crate::stats::{LoadShape, Progress, SampleData};
 use crate::wire::request::{check_api, check_prompt};
@@ -43,6 +43,17 @@ pub async fn run_sample(
     progress: Arc<Progress>,
     cancel: CancellationToken,
 ) -> Result<SampleData, LoadError> {
+    take_sample(target, workload, options, progress, cancel).await.map(|(data, _)| data)
+}
+
+/// The same, and when on the monotonic clock its measured part began.
+pub(super) async fn take_sample(
+    target: &Target,
+    workload: &Workload,
+    options: &LoadOptions,
+    progress: Arc<Progress>,
+    cancel: CancellationToken,
+) -> Result<(SampleData, Start), LoadError> {
     workload.check()?;
     check_api(&target.api, workload.api)?;
     let prepared = tokio::select! {
@@ -66,7 +77,9 @@ pub async fn run_sample(
         results.push(result.unwrap_or(Err(LoadError::Worker)));
     }
     shared.feed.close();
-    Ok(merge(&shared, workload, first_cause(results)?))
+    let outputs = first_cause(results)?;
+    let start = *shared.start.get().expect("workers that are done had a start");
+    Ok((merge(&shared, workload, start, outputs), start))
 }
 
 /// A sample before its threads are started.
@@ -237,7 +250,7 @@ fn first_cause(results: Vec<Result<WorkerOutput, LoadError>>) -> Result<Vec<Work
     if cancelled { Err(LoadError::Cancelled) } else { Ok(outputs) }
 }
 
-fn merge(shared: &Shared, workload: &Workload, outputs: Vec<WorkerOutput>) -> SampleData {
+fn merge(shared: &Shared, workload: &Workload, start: Start, outputs: Vec<WorkerOutput>) -> SampleData {
     let client_cpu_fraction = outputs.iter().filter_map(|o| o.cpu_fraction).reduce(f64::max);
     let mut all = Output::default();
     for worker in outputs {
@@ -253,7 +266,7 @@ fn merge(shared: &Shared, workload: &Workload, outputs: Vec<WorkerOutput>) -> Sa
         requests: all.requests,
         gaps: all.gaps,
         connect_ns: all.connect_ns,
-        started_wall_ns: shared.start.get().map_or(0, |s| s.wall_ns),
+        started_wall_ns: start.wall_ns,
         exact_output: workload.ignore_eos,
         client_cpu_fraction,
         recv_lag: all.recv_lag,

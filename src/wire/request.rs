@@ -119,6 +119,14 @@ fn json_text(out: &mut Vec<u8>, text: &str) {
 fn write_ids(out: &mut Vec<u8>, ids: &[u32]) {
     out.push(b'[');
     for (i, id) in ids.iter().enumerate() {
+        // What all our own ids are: written in one piece, instead of a call for a few bytes.
+        if i > 0
+            && let 1000..=9999 = *id
+        {
+            let digit = |by: u32| b'0' + (*id / by % 10) as u8;
+            out.extend_from_slice(&[b',', digit(1000), digit(100), digit(10), digit(1)]);
+            continue;
+        }
         if i > 0 {
             out.push(b',');
         }
@@ -305,6 +313,9 @@ mod tests {
     #[test]
     fn openai_bodies() {
         let s = spec(Dialect::Openai);
+        let many = vec![1000, 0, 9, 10, 999, 1000, 4567, 9999, 10_000, u32::MAX];
+        let (_, b) = body(&s, Api::Completions, Prompt::Ids(many.clone()));
+        assert_eq!(b["prompt"], json!(many));
         let (path, b) = body(&s, Api::Completions, Prompt::Ids(vec![5, 6]));
         assert_eq!(path, "/v1/completions");
         assert_eq!(

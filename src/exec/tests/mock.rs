@@ -342,8 +342,12 @@ impl Loader for Mock {
                 summary.e2el_intended = summary.e2el.clone();
             }
             match act.unwrap_or(Act::Ok) {
-                Act::Ok | Act::Hang => Ok(Measurement { summary, server: Default::default(), invalid: None }),
-                Act::Invalid(reason) => Ok(Measurement { summary, server: Default::default(), invalid: Some(reason) }),
+                Act::Ok | Act::Hang => {
+                    Ok(Measurement { summary, server: Default::default(), invalid: None, client_error: None })
+                }
+                Act::Invalid(reason) => {
+                    Ok(Measurement { summary, server: Default::default(), invalid: Some(reason), client_error: None })
+                }
                 Act::Fail { cause, deterministic } => Err(LoaderError { cause, deterministic }),
                 Act::Die => {
                     death.cancel();
@@ -366,6 +370,7 @@ impl Mock {
             summary: crate::store::tests::sample(1, "r").summary,
             server: Default::default(),
             invalid: None,
+            client_error: None,
         })
     }
 }

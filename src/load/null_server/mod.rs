@@ -73,8 +73,8 @@ impl NullServer {
         Ok(NullServer { address, over, waker, thread: Some(thread) })
     }
 
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Ends it and tells what it served.
