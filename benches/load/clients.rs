@@ -128,6 +128,9 @@ pub fn library(address: &str, streams: u32, requests: u64, tokens: u32) {
         dataset: None,
         temperature: 0.0,
         ignore_eos: true,
+        profile: None,
+        replay_speed: 1.0,
+        cancel: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (options, progress) = (LoadOptions::default(), Arc::new(Progress::default()));

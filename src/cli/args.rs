@@ -412,6 +412,21 @@ pub struct LoadFlags {
     /// Length of the measurement, such as 60s
     #[arg(long)]
     pub duration: Option<String>,
+    /// Load that changes, such as [{rate=2,duration="30s"},{rate=2,to=8,duration="1m"}]
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["rate", "duration", "ramp"])]
+    pub stages: Option<String>,
+    /// Time over which the load rises linearly from zero
+    #[arg(long, value_name = "DURATION")]
+    pub ramp: Option<String>,
+    /// How much faster a trace is replayed than it was recorded [default: 1]
+    #[arg(long, value_name = "X")]
+    pub replay_speed: Option<f64>,
+    /// Share of requests that are given up before their end [default: 0]
+    #[arg(long, value_name = "X")]
+    pub cancel_rate: Option<f64>,
+    /// After how many token events, or after which time, they are [default: 1]
+    #[arg(long, value_name = "N or DURATION")]
+    pub cancel_after: Option<String>,
     /// Requests sent before the measurement and discarded
     #[arg(long, value_name = "N")]
     pub warmup: Option<u64>,
@@ -421,7 +436,7 @@ pub struct LoadFlags {
     /// File of prompts
     #[arg(long, value_name = "FILE")]
     pub dataset: Option<String>,
-    /// Format of the data set: jsonl, sharegpt
+    /// Format of the data set: jsonl, sharegpt, trace, azure
     #[arg(long)]
     pub format: Option<String>,
     /// chat, completions or generate [default: the stack's own]

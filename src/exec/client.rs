@@ -84,7 +84,7 @@ impl LoadClient {
     /// What the client's figures are off by at a load like this one. Found out once for each power of two of streams, by
     /// one measurement at a time.
     pub async fn error_at(&self, workload: &Workload) -> Option<ClientError> {
-        let open = if workload.rate.is_some() { OPEN_STREAMS } else { 1 };
+        let open = if workload.is_open_loop() { OPEN_STREAMS } else { 1 };
         let streams = workload.concurrency.unwrap_or(open).clamp(1, MOST_STREAMS).next_power_of_two();
         let mut known = self.known.lock().await;
         if let Some(error) = known.get(&streams) {
@@ -155,7 +155,7 @@ impl LoadClient {
         };
         let context = SampleContext {
             max_error_rate: job.max_error_rate,
-            open_loop: job.workload.rate.is_some(),
+            open_loop: job.workload.is_open_loop(),
             exact_output: job.workload.ignore_eos,
         };
         let invalid = stats::validity(&summary, &context);

@@ -176,9 +176,12 @@ impl Group<'_> {
         let workload = Workload {
             requests: Some(requests),
             concurrency: Some(u32::try_from(requests).unwrap_or(1)),
-            rate: None,
+            // A trace is not replayed at its own times: these requests are sent at once.
+            rate: workload.replays().then_some(1e3),
             duration: None,
             warmup: 0,
+            profile: None,
+            cancel: None,
             ..workload.clone()
         };
         let job = Job {

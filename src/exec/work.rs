@@ -150,7 +150,7 @@ pub fn facts(plan: &Plan, unit: &Unit, workload: &Workload) -> UnitFacts {
     let cell = &unit.cell;
     let text = |path: &str| cell.get(path).and_then(|v| v.as_str().map(str::to_string));
     let count = |path: &str| cell.get(path).and_then(|v| u32::try_from(v.as_i64()?).ok());
-    let open_loop = workload.rate.is_some();
+    let open_loop = workload.is_open_loop();
     UnitFacts {
         experiment: plan.experiment.clone(),
         labels: label_record(&unit.labels),

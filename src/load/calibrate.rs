@@ -178,6 +178,9 @@ fn workload(streams: u32, requests: u64) -> Workload {
         dataset: None,
         temperature: 0.0,
         ignore_eos: true,
+        profile: None,
+        replay_speed: 1.0,
+        cancel: None,
     }
 }
 

@@ -4,6 +4,7 @@ use super::Target;
 use super::endpoint::Endpoint;
 use crate::wire::request::{self, RequestError, RequestSpec};
 use crate::wire::{Api, ApiSpec};
+use crate::workload::CancelAfter;
 use crate::workload::prompts::PlannedRequest;
 
 /// Read-only, shared by all workers of a sample.
@@ -27,6 +28,8 @@ pub struct Loaded {
     pub input: Option<u32>,
     /// Answer length asked for.
     pub output: u32,
+    /// The client gives it up then.
+    pub cancel: Option<CancelAfter>,
     /// Everything that goes over the wire.
     pub bytes: Vec<u8>,
 }
@@ -59,6 +62,6 @@ impl Link {
         bytes.extend_from_slice(&self.head);
         bytes.extend_from_slice(format!("{}\r\n\r\n", body.len()).as_bytes());
         bytes.extend_from_slice(&body);
-        Ok(Loaded { index, input: planned.input_tokens, output: planned.output_tokens, bytes })
+        Ok(Loaded { index, input: planned.input_tokens, output: planned.output_tokens, cancel: planned.cancel, bytes })
     }
 }

@@ -72,7 +72,7 @@ pub struct Tokenizer {
 
 /// Whether synthetic prompts of a workload go over the wire as text, so that a tokenizer is of use.
 pub fn sends_text(api: &ApiSpec, workload: &Workload) -> bool {
-    workload.dataset.is_none() && !sample::sends_token_ids(api, workload)
+    workload.is_synthetic() && !sample::sends_token_ids(api, workload)
 }
 
 impl std::fmt::Debug for Target {

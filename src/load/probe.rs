@@ -123,7 +123,7 @@ pub async fn calibrate_tokens(
 async fn single(target: &Target, api: Api, prompt: Prompt, timeout: Duration) -> Result<RequestRecord, LoadError> {
     let endpoint = Endpoint::resolve(target).await?;
     let link = Arc::new(Link::new(endpoint, target, api, 0.0, true));
-    let planned = PlannedRequest { prompt, input_tokens: None, output_tokens: 1, seed: None };
+    let planned = PlannedRequest { prompt, input_tokens: None, output_tokens: 1, seed: None, cancel: None };
     let request = link.load(0, &planned, Vec::new())?;
     let poll = Poll::new().map_err(LoadError::Thread)?;
     let waker = Waker::new(poll.registry(), WAKE).map_err(LoadError::Thread)?;

@@ -125,14 +125,17 @@ async fn prepare(
     // Whatever the dialect cannot say is refused here, before anything is sent.
     link.load(0, &prompts.get(Phase::Measured, 0), Vec::new())?;
 
-    let limit = workload.request_limit();
+    let arrivals = prompts.arrivals();
+    // A trace is not replayed twice.
+    let recorded = arrivals.as_ref().filter(|_| workload.replays()).map(|a| a.len() as u64);
+    let limit = [workload.request_limit(), recorded].into_iter().flatten().min();
     progress.planned.store(limit.unwrap_or(0), Relaxed);
     progress.planned_ms.store(workload.duration.map_or(0, |d| d.as_millis() as u64), Relaxed);
     let streams = streams(workload, limit);
     let workers = options.workers.unwrap_or_else(|| default_workers(streams)).clamp(1, streams.max(1) as usize);
-    let (schedule, cap) = match Pacer::new(workload) {
-        Pacer::Closed { .. } => (None, None),
-        Pacer::Open { schedule, cap } => (Some(*schedule), cap),
+    let (schedule, cap, profile) = match Pacer::new(workload, arrivals) {
+        Pacer::Closed { profile, .. } => (None, None, profile),
+        Pacer::Open { schedule, cap } => (Some(*schedule), cap, None),
     };
     let polls = (0..workers).map(|_| Poll::new()).collect::<Result<Vec<Poll>, _>>().map_err(LoadError::Thread)?;
     let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKE)).collect::<Result<Vec<Waker>, _>>();
@@ -162,6 +165,7 @@ async fn prepare(
         ahead: ahead.div_ceil(workers),
         keep_gaps: options.keep_gaps,
         before_start: options.before_start.clone(),
+        profile,
     };
     let shares = shares(workers, streams, schedule).into_iter().zip(polls).collect();
     Ok(Prepared { shared: Arc::new(shared), shares })
@@ -172,6 +176,7 @@ async fn prepare(
 fn streams(workload: &Workload, limit: Option<u64>) -> u32 {
     let most = limit.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX)).max(1);
     let wanted = match workload.rate {
+        None if workload.is_open_loop() => workload.concurrency.unwrap_or(MAX_AHEAD).min(MAX_AHEAD),
         None => workload.concurrency.unwrap_or(1),
         Some(rate) => (rate.ceil().min(f64::from(MAX_AHEAD)) as u32).min(workload.concurrency.unwrap_or(u32::MAX)),
     };
@@ -258,6 +263,7 @@ fn merge(shared: &Shared, workload: &Workload, start: Start, outputs: Vec<Worker
     }
     all.requests.sort_unstable_by_key(|r| r.index);
     let shape = match workload.rate {
+        None if workload.is_open_loop() => LoadShape::Open { rate: mean_rate(&all), cap: workload.concurrency },
         None => LoadShape::Closed { concurrency: workload.concurrency.unwrap_or(1) },
         Some(rate) => LoadShape::Open { rate, cap: workload.concurrency },
     };
@@ -273,6 +279,12 @@ fn merge(shared: &Shared, workload: &Workload, start: Start, outputs: Vec<Worker
         answers: all.answers,
         stopped_early: shared.stopped.get().cloned(),
     }
+}
+
+/// Arrivals per second, as they were meant.
+fn mean_rate(all: &Output) -> f64 {
+    let last = all.requests.iter().map(|r| r.intended_ns).max().unwrap_or(0);
+    all.requests.len() as f64 / (last as f64 / 1e9).max(1e-9)
 }
 
 #[cfg(test)]

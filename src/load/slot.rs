@@ -13,6 +13,7 @@ use super::link::{Link, Loaded};
 use super::marks::Marks;
 use super::verdict::{Exchange, Failure};
 use crate::stats::{RequestRecord, Status};
+use crate::workload::CancelAfter;
 
 /// Longest time that opening one connection may take, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,6 +73,9 @@ pub struct Slot {
     end_ns: u64,
     /// When the request is given up.
     deadline_ns: u64,
+    /// When the client gives it up, and after how many token events.
+    give_up_ns: u64,
+    give_up_events: u32,
 }
 
 /// A connection that is being opened.
@@ -101,6 +105,8 @@ impl Slot {
             start_ns: 0,
             end_ns: 0,
             deadline_ns: u64::MAX,
+            give_up_ns: u64::MAX,
+            give_up_events: u32::MAX,
         }
     }
 
@@ -136,6 +142,12 @@ impl Slot {
         let now = desk.timing.now();
         let timeout = now.saturating_add(desk.timing.request_timeout.as_nanos() as u64);
         self.deadline_ns = desk.timing.cutoff.map_or(timeout, |cutoff| cutoff.min(timeout));
+        (self.give_up_ns, self.give_up_events) = match request.cancel {
+            Some(CancelAfter::Time(after)) => (now.saturating_add(after.as_nanos() as u64), u32::MAX),
+            Some(CancelAfter::Tokens(events)) => (u64::MAX, events),
+            None => (u64::MAX, u32::MAX),
+        };
+        self.deadline_ns = self.deadline_ns.min(self.give_up_ns);
         self.request = request;
         self.intended_ns = intended_ns;
         desk.tell_sent();
@@ -174,6 +186,7 @@ impl Slot {
             State::Touching => self.connect(desk, Then::Rest),
             State::Opening(Then::Exchange) | State::Exchanging if now >= self.deadline_ns => {
                 let failure = match desk.timing.cutoff {
+                    _ if self.give_up_ns <= self.deadline_ns => Failure::GivenUp,
                     Some(cutoff) if cutoff <= self.deadline_ns => Failure::Cutoff,
                     _ => Failure::Timeout(desk.timing.request_timeout),
                 };
@@ -350,7 +363,7 @@ impl Slot {
     /// Reads what is there. `true` when the answer is complete. The stamp is taken right after each read; of a
     /// throw-away request nothing is kept.
     fn receive(&mut self, desk: &mut Desk, measured: bool) -> Result<bool, Failure> {
-        let Slot { connection, reader, marks, body, end_ns, .. } = self;
+        let Slot { connection, reader, marks, body, end_ns, give_up_events, .. } = self;
         let Some(connection) = connection else { return Err(HttpError::Closed.into()) };
         loop {
             let read = connection.read(&mut desk.buffer)?;
@@ -373,6 +386,9 @@ impl Slot {
                 marks.end(now);
                 return Ok(true);
             }
+            if marks.seen.token_events >= *give_up_events && measured {
+                return Err(Failure::GivenUp);
+            }
             if !more {
                 return Ok(false);
             }
@@ -390,7 +406,7 @@ impl Slot {
     }
 
     fn record(&self, dialect: crate::wire::Dialect, result: Result<(), Failure>) -> RequestRecord {
-        let cut = matches!(result, Err(Failure::Cutoff));
+        let cut = matches!(result, Err(Failure::Cutoff | Failure::GivenUp));
         let Slot { reader, marks, body, .. } = self;
         let seen = &marks.seen;
         let error = Exchange { dialect, reader, seen, body }.verdict(result).err();

@@ -19,6 +19,8 @@ pub enum Failure {
     Timeout(Duration),
     #[error("still running when the duration and its drain time were over")]
     Cutoff,
+    #[error("given up by the client")]
+    GivenUp,
 }
 
 /// All that is known of an exchange that has ended.

@@ -17,6 +17,7 @@ use super::stop::{Cap, Stop};
 use super::{BeforeStart, LoadError};
 use crate::stats::{Histogram, Progress, RequestRecord, Status};
 use crate::workload::arrival::Schedule;
+use crate::workload::profile::Profile;
 use crate::workload::prompts::Prompts;
 
 /// From the agreement on the start to the start itself.
@@ -52,6 +53,8 @@ pub struct Shared {
     pub ahead: usize,
     pub keep_gaps: bool,
     pub before_start: Option<BeforeStart>,
+    /// Closed loop: the slots that may hold a request, over time.
+    pub profile: Option<Profile>,
 }
 
 /// The moment the measured part begins, on both clocks.
@@ -108,7 +111,7 @@ fn measure(shared: &Arc<Shared>, share: &Share, reactor: &mut Reactor) -> Result
         None => {
             let first = Closed::first_wave(&shared.feed, reactor)?;
             let begun = begin(shared, reactor)?;
-            let mut pace = Closed::begin(shared.clone(), shared.feed.clone(), first, reactor);
+            let mut pace = Closed::begin(shared.clone(), share, first, reactor);
             reactor.drive(&mut pace)?;
             Ok(begun.cpu_fraction(reactor))
         }

@@ -9,6 +9,7 @@ use super::identity::{self, Contents, Pairs, Resolver, Unresolved, get};
 use super::lock::{Lock, Reference, ReferenceKind};
 use super::paths::Paths;
 use super::search::most_probes;
+use super::shape;
 use super::{Cell, Plan, Probe, Search, Status, Unit, Unsupported};
 use crate::diag::{self, Diagnostic};
 use crate::digest::{Digest, UnitId};
@@ -457,9 +458,19 @@ fn engine_default(values: &mut Vec<(Arc<str>, Value)>) {
 fn derive(unit: &mut Pairs, api: &str) -> Vec<(&'static str, Value)> {
     let has = |unit: &Pairs, name: &str| get(unit, name).is_some();
     let mut derived = vec![("api", Value::str(api))];
-    if !has(unit, "rate") {
+    let stages = get(unit, "stages").cloned();
+    let format = get(unit, "format").and_then(Value::as_str);
+    let path = get(unit, "dataset").and_then(Value::as_str);
+    let trace =
+        matches!(format, Some("trace" | "azure")) || (format.is_none() && path.is_some_and(|p| p.ends_with(".csv")));
+    let rates = has(unit, "rate") || shape::has_stages_of(stages.as_ref(), "rate");
+    // The load of these comes from elsewhere: from the stages, or from the trace.
+    let elsewhere = stages.is_some() || (trace && !rates);
+    if !rates && !elsewhere {
         let concurrency = get(unit, "concurrency").cloned().unwrap_or(Value::Int(1));
         derived.push(("concurrency", concurrency));
+    }
+    if !rates {
         unit.retain(|(p, _)| !matches!(&**p, "arrival" | "burstiness"));
     }
     if get(unit, "arrival").and_then(Value::as_str) != Some("gamma") {
@@ -468,14 +479,21 @@ fn derive(unit: &mut Pairs, api: &str) -> Vec<(&'static str, Value)> {
     if !has(unit, "tokens.shared_prefix") {
         unit.retain(|(p, _)| &**p != "tokens.prefix_groups");
     }
-    if !has(unit, "requests") && !has(unit, "duration") {
+    if !has(unit, "cancel_rate") {
+        unit.retain(|(p, _)| &**p != "cancel_after");
+    }
+    if !has(unit, "requests") && !has(unit, "duration") && !elsewhere {
         let concurrency = get(unit, "concurrency").and_then(Value::as_i64).unwrap_or(1);
         derived.push(("requests", Value::Int(concurrency.saturating_mul(10).max(100))));
     }
     if let Some(path) = get(unit, "dataset").and_then(Value::as_str)
         && !has(unit, "format")
     {
-        let format = if path.ends_with(".json") { "sharegpt" } else { "jsonl" };
+        let format = match path {
+            path if path.ends_with(".json") => "sharegpt",
+            path if path.ends_with(".csv") => "azure",
+            _ => "jsonl",
+        };
         derived.push(("format", format.into()));
     }
     for (path, value) in &derived {
@@ -581,6 +599,33 @@ fn check(cell: &Expanded) -> Result<(), (&'static str, Diagnostic)> {
     let gamma = get(v, "arrival").and_then(Value::as_str) == Some("gamma");
     if number("burstiness").is_some_and(|b| b != 1.0) && !gamma {
         return conflict("burstiness", "`burstiness` shapes gamma arrivals only", "set arrival = \"gamma\"");
+    }
+    for name in ["rate", "duration", "ramp"] {
+        if has("stages") && has(name) {
+            let message = format!("`stages` and `{name}` both say what the load is");
+            return conflict("stages", &message, "remove one of them");
+        }
+    }
+    if shape::has_stages_of(get(v, "stages"), "concurrency") && has("concurrency") {
+        return conflict(
+            "stages",
+            "`stages` of concurrency and `concurrency` both say what the load is",
+            "remove one of them",
+        );
+    }
+    if number("replay_speed").is_some_and(|s| s != 1.0) && (!has("dataset") || has("rate") || has("stages")) {
+        return conflict(
+            "replay_speed",
+            "`replay_speed` is for a trace that is replayed at its own times",
+            "remove it",
+        );
+    }
+    if get(v, "cancel_after").is_some_and(|a| *a != Value::Int(1)) && number("cancel_rate").unwrap_or(0.0) == 0.0 {
+        return conflict(
+            "cancel_after",
+            "`cancel_after` has no effect without `cancel_rate`",
+            "set cancel_rate = 0.1, say",
+        );
     }
     if cell.search.as_ref().is_some_and(|s| get(v, &s.axis.path) != Some(&s.value)) {
         return conflict("", "a searched parameter is also set by an override", "remove one of them");

@@ -8,6 +8,7 @@ pub mod lock;
 pub mod names;
 pub mod paths;
 pub mod search;
+mod shape;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::template::spec::DeploySpec;
 use crate::units::{self, Objective};
 use crate::value::Value;
 use crate::wire::Api;
+use crate::workload::profile::{Level, Profile};
 use crate::workload::{Arrival, Dataset, TokenLengths, Workload};
 
 /// Raised only when numbers measured before are no longer comparable with numbers measured now.
@@ -227,6 +229,9 @@ impl Plan {
             let ends: Vec<u32> = v.as_list()?.iter().filter_map(|e| u32::try_from(e.as_i64()?).ok()).collect();
             Some((*ends.first()?, *ends.get(1)?))
         });
+        let profile = shape::profile(c);
+        let peak = |level| profile.as_ref().filter(|p| p.level == level).map(|p| p.peak());
+        let staged = c.get("stages").is_some();
         Workload {
             api: match c.text("api").as_deref() {
                 Some("chat") => Api::Chat,
@@ -244,8 +249,8 @@ impl Plan {
                 prefix_groups: small("tokens.prefix_groups").unwrap_or(1),
                 turns: small("tokens.turns").unwrap_or(1),
             },
-            concurrency: small("concurrency"),
-            rate: c.number("rate"),
+            concurrency: small("concurrency").or_else(|| peak(Level::Concurrency).map(|n| n.ceil() as u32)),
+            rate: c.number("rate").or_else(|| peak(Level::Rate)),
             arrival: match c.text("arrival").as_deref() {
                 Some("constant") => Arrival::Constant,
                 Some("gamma") => Arrival::Gamma,
@@ -253,12 +258,18 @@ impl Plan {
             },
             burstiness: c.number("burstiness").unwrap_or(1.0),
             requests: large("requests"),
-            duration: c.text("duration").and_then(|d| units::parse_duration(&d).ok()),
+            duration: match staged {
+                true => profile.as_ref().map(Profile::length),
+                false => c.text("duration").and_then(|d| units::parse_duration(&d).ok()),
+            },
             warmup: large("warmup").unwrap_or(0),
             seed: large("seed").unwrap_or(0),
             dataset: c.text("dataset").map(|path| Dataset { path, format: c.text("format") }),
             temperature: c.number("temperature").unwrap_or(0.0),
             ignore_eos: c.get("ignore_eos").and_then(|v| v.as_bool()).unwrap_or(true),
+            replay_speed: c.number("replay_speed").unwrap_or(1.0),
+            cancel: shape::cancellation(c),
+            profile,
         }
     }
 

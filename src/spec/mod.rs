@@ -11,6 +11,7 @@ pub mod schema;
 pub mod search;
 pub mod sections;
 pub mod set;
+pub mod stages;
 pub mod tree;
 pub mod types;
 

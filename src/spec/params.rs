@@ -33,6 +33,10 @@ pub enum Kind {
     Duration,
     /// Two integers, the ends of a range, both included.
     Pair,
+    /// A list of `{ rate, to, duration }` or `{ concurrency, to, duration }`.
+    Stages,
+    /// A number of tokens, or a duration.
+    TokensOrTime,
     /// A table of anything under names of the user's choice.
     Open,
     /// A table of text under names of the user's choice.
@@ -237,11 +241,32 @@ pub const PARAMS: &[Param] = &[
         Derived("10 × `concurrency`, at least 100, where `duration` is not set"),
         "Measured requests.",
     ),
+    p(
+        "stages",
+        Unit,
+        Kind::Stages,
+        Unset,
+        "Load that changes: stages of `{ rate, to, duration }` or `{ concurrency, to, duration }`, one after the other; `to` makes a linear ramp. Instead of `rate`, `duration` and, for stages of it, `concurrency`.",
+    ),
+    p("ramp", Unit, Duration, Unset, "Time over which `rate`, or without it `concurrency`, rises linearly from zero."),
     p("duration", Unit, Duration, Unset, "Length of the measurement; with `requests`, whichever ends first."),
     p("warmup", Unit, NATURAL, DefaultValue::Int(0), "Requests sent before the measurement and discarded."),
     p("seed", Unit, Kind::Int { min: 0, max: i64::MAX }, DefaultValue::Int(0), "Seed of prompts and arrivals."),
     p("dataset", Unit, Str, Unset, "File of prompts, relative to the experiment file."),
-    p("format", Unit, Word(&["jsonl", "sharegpt"]), Unset, "Format of the data set; by its extension when unset."),
+    p(
+        "format",
+        Unit,
+        Word(&["jsonl", "sharegpt", "trace", "azure"]),
+        Unset,
+        "Format of the data set; by its extension when unset. `trace` and `azure` hold arrivals and lengths.",
+    ),
+    p(
+        "replay_speed",
+        Unit,
+        POSITIVE,
+        DefaultValue::Int(1),
+        "How much faster a trace is replayed than it was recorded, where neither `rate` nor `stages` is set.",
+    ),
     p(
         "api",
         Unit,
@@ -250,6 +275,20 @@ pub const PARAMS: &[Param] = &[
         "API the unit is measured over.",
     ),
     p("temperature", Unit, Kind::Float { min: 0.0, max: 100.0 }, DefaultValue::Int(0), "Sampling temperature."),
+    p(
+        "cancel_rate",
+        Unit,
+        FRACTION,
+        DefaultValue::Int(0),
+        "Share of requests that the client gives up before their end.",
+    ),
+    p(
+        "cancel_after",
+        Unit,
+        Kind::TokensOrTime,
+        DefaultValue::Int(1),
+        "When it does: after so many token events, or after a duration.",
+    ),
     p("ignore_eos", Unit, Bool, DefaultValue::Bool(true), "Generate exactly the asked number of tokens."),
 ];
 

@@ -421,6 +421,6 @@ pub(super) fn named_by_files(entries: &[Entry]) -> bool {
 /// A list where a scalar belongs is mostly an axis in the wrong section.
 fn axis_hint(node: &Node, kind: Kind) -> Option<String> {
     let table = matches!(&node.data, Data::Table(e) if e.iter().any(|e| &*e.key == "from"));
-    (kind != Kind::Pair && (matches!(node.data, Data::List(_)) || table))
+    (!matches!(kind, Kind::Pair | Kind::Stages) && (matches!(node.data, Data::List(_)) || table))
         .then(|| "an axis of several values stands in a [[matrix]] block".to_string())
 }

@@ -126,11 +126,18 @@ fn value(param: &Param) -> Json {
         Kind::Pair => {
             json!({ "type": "array", "items": { "type": "integer", "minimum": 1 }, "minItems": 2, "maxItems": 2 })
         }
+        Kind::Stages => json!({ "type": "array", "minItems": 1, "items": {
+            "type": "object", "required": ["duration"], "additionalProperties": false, "properties": {
+                "rate": { "type": "number", "minimum": 0 }, "concurrency": { "type": "number", "minimum": 0 },
+                "to": { "type": "number", "minimum": 0 }, "duration": { "$ref": "#/$defs/duration" },
+            },
+        }}),
+        Kind::TokensOrTime => json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "$ref": "#/$defs/duration" }] }),
         Kind::Open => json!({ "type": "object" }),
         Kind::Strings => json!({ "type": "object" }),
     };
     match param.kind {
-        Kind::Str | Kind::Method | Kind::Engine | Kind::Open | Kind::Strings | Kind::Pair => {
+        Kind::Str | Kind::Method | Kind::Engine | Kind::Open | Kind::Strings | Kind::Pair | Kind::Stages => {
             with_description(literal, param)
         }
         _ => json!({ "anyOf": [literal, { "$ref": "#/$defs/expression" }], "description": description(param) }),
@@ -231,6 +238,8 @@ fn type_text(kind: Kind) -> String {
         Kind::Word(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" "),
         Kind::Duration => "duration".into(),
         Kind::Pair => "two integers".into(),
+        Kind::Stages => "list of stages".into(),
+        Kind::TokensOrTime => "integer ≥ 1 or duration".into(),
         Kind::Open => "table".into(),
         Kind::Strings => "table of text".into(),
     }

@@ -22,7 +22,10 @@ pub fn parse_set(text: &str, words: &Vocabulary) -> Result<Assignment, FlagError
     let path = normal_path(path.trim());
     let param = param(&path, "--set")?;
     let value = value(raw.trim(), Some(param));
-    if matches!(value, Value::List(_) | Value::Map(_)) && !param.is_open() && param.kind != Kind::Pair {
+    if matches!(value, Value::List(_) | Value::Map(_))
+        && !param.is_open()
+        && !matches!(param.kind, Kind::Pair | Kind::Stages)
+    {
         return Err(FlagError(format!(
             "--set {path}: a single value is expected; several values are an axis of the file"
         )));

@@ -58,6 +58,16 @@ pub fn check(param: &Param, path: &str, value: Value, words: &Vocabulary) -> Res
         },
         (Kind::Duration, other) => wrong("a duration such as \"30s\"", &other),
         (Kind::Pair, value) => pair(path, value),
+        (Kind::Stages, value) => {
+            super::stages::check(path, value).map_err(|(message, help)| TypeError { code: "wrong_type", message, help })
+        }
+        (Kind::TokensOrTime, Value::Int(i)) => in_range(path, i as f64, 1.0, 16e6, Value::Int(i)),
+        (Kind::TokensOrTime, Value::Str(s)) => match units::parse_duration(&s) {
+            Ok(d) if !d.is_zero() => Ok(units::format_duration(d).into()),
+            Ok(_) => Err(TypeError::new("out_of_range", format!("`{path}` must be longer than zero"))),
+            Err(e) => Err(TypeError::new("wrong_type", format!("`{path}`: {e}"))),
+        },
+        (Kind::TokensOrTime, other) => wrong("a number of tokens, or a duration such as \"2s\"", &other),
         (Kind::Open, value) if path == param.name => wrong("a table", &value),
         (Kind::Open, value) => Ok(value),
         (Kind::Strings, value) => text(param, path, value),

@@ -297,9 +297,12 @@ fn count_columns() -> Vec<Column> {
         col("n_sent", "requests", "Requests sent, warm-up excluded.", |r| r.summary().map(|s| s.n_sent).into()),
         col("n_ok", "requests", "Requests that completed.", |r| r.summary().map(|s| s.n_ok).into()),
         col("n_error", "requests", "Requests that failed.", |r| r.summary().map(|s| s.n_error).into()),
-        col("n_cancelled", "requests", "Requests cut off by the end of the measurement.", |r| {
-            r.summary().map(|s| s.n_cancelled).into()
-        }),
+        col(
+            "n_cancelled",
+            "requests",
+            "Requests cut off by the end of the measurement, or given up by the client (`cancel_rate`).",
+            |r| r.summary().map(|s| s.n_cancelled).into(),
+        ),
         col("error_rate", "ratio", "Failed requests over requests sent.", |r| r.summary().map(|s| s.error_rate).into()),
         col("input_tokens", "tokens", "Input tokens of completed requests.", |r| {
             r.summary().map(|s| s.input_tokens).into()

@@ -22,17 +22,24 @@ pub struct Row {
 pub enum Format {
     Jsonl,
     Sharegpt,
+    /// Arrivals and lengths, no prompts: see [`super::trace`].
+    Trace,
+    Azure,
 }
 
 /// Why a data set cannot be used.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum DatasetError {
-    #[error("data set format `{0}` is not known: `jsonl` and `sharegpt` are")]
+    #[error("data set format `{0}` is not known: `jsonl`, `sharegpt`, `trace` and `azure` are")]
     Format(String),
-    #[error("the format of data set {0} cannot be told from its name: set `format` to `jsonl` or `sharegpt`")]
+    #[error(
+        "the format of data set {0} cannot be told from its name: set `format` to `jsonl`, `sharegpt`, `trace` or `azure`"
+    )]
     Unnamed(String),
     #[error("data set {path}, {place}: {message}")]
     Row { path: String, place: String, message: String },
+    #[error("data set {0} is a trace, which has arrivals and no prompts")]
+    Arrivals(String),
     #[error("data set {0} has no prompts")]
     Empty(String),
 }
@@ -43,19 +50,28 @@ impl Format {
         match format {
             Some("jsonl") => Ok(Format::Jsonl),
             Some("sharegpt") => Ok(Format::Sharegpt),
+            Some("trace") => Ok(Format::Trace),
+            Some("azure") => Ok(Format::Azure),
             Some(other) => Err(DatasetError::Format(other.to_string())),
             None if path.ends_with(".jsonl") || path.ends_with(".ndjson") => Ok(Format::Jsonl),
             None if path.ends_with(".json") => Ok(Format::Sharegpt),
+            None if path.ends_with(".csv") => Ok(Format::Azure),
             None => Err(DatasetError::Unnamed(path.to_string())),
         }
     }
+
+    /// It has arrivals and lengths instead of prompts.
+    pub fn is_trace(self) -> bool {
+        matches!(self, Format::Trace | Format::Azure)
+    }
 }
 
-/// Reads all rows.
+/// Reads all rows of a data set with prompts.
 pub fn read(path: &str, format: Format, bytes: &[u8]) -> Result<Vec<Row>, DatasetError> {
     let rows = match format {
         Format::Jsonl => jsonl(path, bytes)?,
         Format::Sharegpt => sharegpt(path, bytes)?,
+        Format::Trace | Format::Azure => return Err(DatasetError::Arrivals(path.to_string())),
     };
     if rows.is_empty() { Err(DatasetError::Empty(path.to_string())) } else { Ok(rows) }
 }

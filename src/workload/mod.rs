@@ -4,9 +4,11 @@
 pub mod arrival;
 pub mod dataset;
 pub mod lengths;
+pub mod profile;
 pub mod prompts;
 mod seeded;
 pub mod tokenizer;
+pub mod trace;
 mod words;
 
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::Api;
+use profile::Profile;
 
 /// The unit-scope parameters of a cell, typed. Lengths are in tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,37 @@ pub struct Workload {
     pub dataset: Option<Dataset>,
     pub temperature: f64,
     pub ignore_eos: bool,
+    /// Load that changes over time. Its peak is in `rate` or `concurrency`.
+    #[serde(default)]
+    pub profile: Option<Profile>,
+    /// How much faster a trace is replayed than it was recorded.
+    #[serde(default = "one")]
+    pub replay_speed: f64,
+    /// Clients that go away before their answer is complete.
+    #[serde(default)]
+    pub cancel: Option<Cancellation>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// A share of requests is given up by the client.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// Share of requests, 0 to 1.
+    pub share: f64,
+    pub after: CancelAfter,
+}
+
+/// When a request is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CancelAfter {
+    /// When this many token events have arrived.
+    Tokens(u32),
+    /// This long after it was sent.
+    Time(Duration),
 }
 
 /// Lengths of prompts and answers.
@@ -121,6 +155,7 @@ impl Workload {
             positive("rate", rate)?;
             positive("burstiness", self.burstiness)?;
         }
+        positive("replay_speed", self.replay_speed)?;
         for (name, value) in [
             ("tokens.input_stddev", tokens.input_stddev),
             ("tokens.output_stddev", tokens.output_stddev),
@@ -130,7 +165,10 @@ impl Workload {
                 return Err(WorkloadError::Number { name, value, need: "it must be a finite number, 0 or more" });
             }
         }
-        if self.dataset.is_some() { self.check_with_dataset() } else { self.check_synthetic() }
+        match self.dataset.is_some() {
+            true => self.check_with_dataset(),
+            false => self.check_synthetic(),
+        }
     }
 
     fn check_with_dataset(&self) -> Result<(), WorkloadError> {
@@ -162,11 +200,34 @@ impl Workload {
         if tokens.output.is_none() { Err(WorkloadError::NoOutput) } else { Ok(()) }
     }
 
+    /// The format of its trace, where its data set is one.
+    pub fn trace(&self) -> Option<dataset::Format> {
+        let set = self.dataset.as_ref()?;
+        dataset::Format::of(set.format.as_deref(), &set.path).ok().filter(|f| f.is_trace())
+    }
+
+    /// Requests start when the trace says.
+    pub fn replays(&self) -> bool {
+        self.trace().is_some() && self.rate.is_none() && self.profile.is_none()
+    }
+
+    /// Requests start by a schedule, whatever became of those before.
+    pub fn is_open_loop(&self) -> bool {
+        self.rate.is_some() || self.replays()
+    }
+
+    /// Prompts are made, not read.
+    pub fn is_synthetic(&self) -> bool {
+        self.dataset.is_none() || self.trace().is_some()
+    }
+
     /// Requests of the measured part, where a count bounds it: 10 × concurrency, at least 100, when nothing is set.
     pub fn request_limit(&self) -> Option<u64> {
         match (self.requests, self.duration) {
             (Some(n), _) => Some(n),
             (None, Some(_)) => None,
+            // A trace ends by itself.
+            (None, None) if self.replays() => None,
             (None, None) => Some((10 * u64::from(self.concurrency.unwrap_or(1))).max(100)),
         }
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rand_chacha::ChaCha8Rng;
 
 use super::dataset::{self, Row};
-use super::seeded::{below, below_u32, generator};
+use super::seeded::{below, below_u32, generator, unit};
 use super::tokenizer::TokenText;
+use super::trace::{self, Arrived, BLOCK};
 use super::words::WORDS;
-use super::{TokenLengths, Workload, WorkloadError, lengths};
+use super::{CancelAfter, Cancellation, TokenLengths, Workload, WorkloadError, lengths};
 use crate::wire::request::Prompt;
 
 /// Token ids that prompts are drawn from: above the control, byte and reserved ids that tokenizers keep at the start of
@@ -93,6 +94,8 @@ pub struct PlannedRequest {
     pub output_tokens: u32,
     /// Sampling seed; only where sampling is random.
     pub seed: Option<u64>,
+    /// The client gives it up then.
+    pub cancel: Option<CancelAfter>,
 }
 
 /// The prompts of one sample. Cloning shares a data set.
@@ -101,6 +104,7 @@ pub struct Prompts {
     tokens: TokenLengths,
     seed: u64,
     sampled: bool,
+    cancel: Option<Cancellation>,
     salt: Vec<u8>,
     sample: u32,
     source: Source,
@@ -110,6 +114,7 @@ pub struct Prompts {
 enum Source {
     Synthetic(Form),
     Rows { rows: Arc<[Row]>, order: Arc<[u32]> },
+    Trace { rows: Arc<[Arrived]>, form: Form },
 }
 
 impl Prompts {
@@ -127,6 +132,11 @@ impl Prompts {
             Some(set) => {
                 let format = dataset::Format::of(set.format.as_deref(), &set.path)?;
                 let content = content.ok_or_else(|| WorkloadError::NoContent(set.path.clone()))?;
+                if format.is_trace() {
+                    let read = if format == dataset::Format::Azure { trace::azure } else { trace::jsonl };
+                    let rows = read(&set.path, content)?.into();
+                    return Ok(Prompts::of(workload, Source::Trace { rows, form }, salt, sample));
+                }
                 let rows = dataset::read(&set.path, format, content)?;
                 if workload.tokens.output.is_none()
                     && let Some(row) = rows.iter().position(|r| r.output_tokens.is_none())
@@ -136,21 +146,34 @@ impl Prompts {
                 Source::Rows { order: shuffled(rows.len(), workload.seed), rows: rows.into() }
             }
         };
-        Ok(Prompts {
+        Ok(Prompts::of(workload, source, salt, sample))
+    }
+
+    fn of(workload: &Workload, source: Source, salt: &[u8], sample: u32) -> Prompts {
+        Prompts {
             tokens: workload.tokens.clone(),
             seed: workload.seed,
             sampled: workload.temperature > 0.0,
+            cancel: workload.cancel,
             salt: salt.to_vec(),
             sample,
             source,
-        })
+        }
+    }
+
+    /// When the requests of a trace came, nanoseconds after the first.
+    pub fn arrivals(&self) -> Option<Arc<[u64]>> {
+        match &self.source {
+            Source::Trace { rows, .. } => Some(rows.iter().map(|r| r.at_ns).collect()),
+            Source::Synthetic(_) | Source::Rows { .. } => None,
+        }
     }
 
     /// The rows of the data set, where there is one.
     pub fn rows(&self) -> &[Row] {
         match &self.source {
             Source::Rows { rows, .. } => rows,
-            Source::Synthetic(_) => &[],
+            Source::Synthetic(_) | Source::Trace { .. } => &[],
         }
     }
 
@@ -158,56 +181,72 @@ impl Prompts {
     pub fn get(&self, phase: Phase, index: u64) -> PlannedRequest {
         let drawn = lengths::draw(&self.tokens, self.seed, phase.name(), index);
         let seed = self.sampled.then(|| self.seed.wrapping_add(index) & (u64::MAX >> 1));
+        let cancel = self.cancelled(phase, index);
         match &self.source {
             Source::Synthetic(form) => PlannedRequest {
-                prompt: self.synthetic(form, phase, index, drawn.input),
+                prompt: self.synthetic(form, phase, index, drawn.input, &[]),
                 input_tokens: Some(drawn.input),
                 output_tokens: drawn.output.unwrap_or(1),
                 seed,
+                cancel,
             },
+            Source::Trace { rows, form } => {
+                let row = &rows[row_index(phase, index, rows.len())];
+                // What is sent to warm up shares nothing with what is measured.
+                let blocks: &[u64] = if phase == Phase::Measured { &row.blocks } else { &[] };
+                PlannedRequest {
+                    prompt: self.synthetic(form, phase, index, row.input, blocks),
+                    input_tokens: Some(row.input),
+                    output_tokens: drawn.output.unwrap_or(row.output),
+                    seed,
+                    cancel,
+                }
+            }
             Source::Rows { rows, order } => {
                 let row = &rows[order[row_index(phase, index, rows.len())] as usize];
                 let output_tokens = drawn.output.or(row.output_tokens).unwrap_or(1);
-                PlannedRequest { prompt: row.prompt.clone(), input_tokens: None, output_tokens, seed }
+                PlannedRequest { prompt: row.prompt.clone(), input_tokens: None, output_tokens, seed, cancel }
             }
         }
     }
 
-    fn synthetic(&self, form: &Form, phase: Phase, index: u64, input: u32) -> Prompt {
-        let mut own = self.content("prompt", &[phase.name().as_bytes(), &index.to_le_bytes()]);
-        let shared = (self.tokens.shared_prefix > 0).then(|| {
+    /// Whether and when the client gives a request up. The same ones in every sample.
+    fn cancelled(&self, phase: Phase, index: u64) -> Option<CancelAfter> {
+        let Cancellation { share, after } = self.cancel.filter(|_| phase == Phase::Measured)?;
+        let drawn = unit(&mut generator("cancel", &[&self.seed.to_le_bytes(), &index.to_le_bytes()]));
+        (drawn <= share).then_some(after)
+    }
+
+    /// A prompt of `input` tokens: first what it shares with others, then content of its own.
+    fn synthetic(&self, form: &Form, phase: Phase, index: u64, input: u32, blocks: &[u64]) -> Prompt {
+        let mut parts = Vec::with_capacity(blocks.len() + 2);
+        if self.tokens.shared_prefix > 0 {
             let group = index % u64::from(self.tokens.prefix_groups.max(1));
-            self.content("prefix", &[&group.to_le_bytes()])
-        });
+            parts.push((self.content("prefix", &[&group.to_le_bytes()]), self.tokens.shared_prefix));
+        }
+        for block in blocks {
+            parts.push((self.content("block", &[&block.to_le_bytes()]), BLOCK));
+        }
+        let own = self.content("prompt", &[phase.name().as_bytes(), &index.to_le_bytes()]);
         match form {
             Form::Ids => {
                 let mut ids = Vec::with_capacity(input as usize);
-                if let Some(mut shared) = shared {
-                    ids.extend((0..self.tokens.shared_prefix).map(|_| token(&mut shared)));
+                let total = input as usize;
+                for (mut rng, tokens) in parts {
+                    ids.extend((0..total.min(ids.len() + tokens as usize) - ids.len()).map(|_| token(&mut rng)));
                 }
-                ids.extend((ids.len()..input as usize).map(|_| token(&mut own)));
+                let mut own = own;
+                ids.extend((ids.len()..total).map(|_| token(&mut own)));
                 Prompt::Ids(ids)
             }
             Form::Text(calibration) => {
                 let total = calibration.words_for(input);
-                let prefix = if shared.is_some() { calibration.prefix_words(self.tokens.shared_prefix) } else { 0 };
-                let prefix = prefix.min(total.saturating_sub(1));
-                let mut text = String::with_capacity(6 * total as usize);
-                if let Some(mut shared) = shared {
-                    push_words(&mut text, &mut shared, prefix);
-                }
-                push_words(&mut text, &mut own, total - prefix);
-                Prompt::Text(text)
+                let parts = parts.into_iter().map(|(rng, tokens)| (rng, calibration.prefix_words(tokens)));
+                text(total, blocks.is_empty(), parts, own, push_words)
             }
             Form::Tokens { text: words, overhead } => {
                 let total = input.saturating_sub(*overhead).max(1);
-                let prefix = shared.as_ref().map_or(0, |_| self.tokens.shared_prefix.min(total - 1));
-                let mut text = String::with_capacity(7 * total as usize);
-                if let Some(mut shared) = shared {
-                    words.push(&mut text, &mut shared, prefix);
-                }
-                words.push(&mut text, &mut own, total - prefix);
-                Prompt::Text(text)
+                text(total, blocks.is_empty(), parts.into_iter(), own, |text, rng, n| words.push(text, rng, n))
             }
         }
     }
@@ -244,6 +283,24 @@ fn push_words(text: &mut String, rng: &mut ChaCha8Rng, words: u32) {
         }
         text.push_str(WORDS[below_u32(rng, WORDS.len() as u32) as usize]);
     }
+}
+
+/// A text of `total` words: parts that others have too, then words of its own, at least one where `distinct`.
+fn text(
+    total: u32,
+    distinct: bool,
+    parts: impl Iterator<Item = (ChaCha8Rng, u32)>,
+    mut own: ChaCha8Rng,
+    push: impl Fn(&mut String, &mut ChaCha8Rng, u32),
+) -> Prompt {
+    let mut text = String::with_capacity(7 * total as usize);
+    let mut left = total - u32::from(distinct && total > 0);
+    for (mut rng, words) in parts {
+        push(&mut text, &mut rng, words.min(left));
+        left -= words.min(left);
+    }
+    push(&mut text, &mut own, left + u32::from(distinct && total > 0));
+    Prompt::Text(text)
 }
 
 /// Measured requests take the rows from the front of the order, warm-up requests from its end, so that they meet only
@@ -298,6 +355,9 @@ mod tests {
             dataset: None,
             temperature: 0.0,
             ignore_eos: true,
+            profile: None,
+            replay_speed: 1.0,
+            cancel: None,
         }
     }
 
@@ -373,6 +433,55 @@ mod tests {
             assert_eq!(ids(text)[..32], ids(&made[0])[..32], "the shared prefix");
         }
         assert_eq!(made.iter().collect::<BTreeSet<_>>().len(), 20);
+    }
+
+    #[test]
+    fn a_trace_gives_lengths_and_shared_blocks() {
+        let mut w = workload();
+        (w.tokens.input, w.tokens.output) = (None, None);
+        w.dataset = Some(Dataset { path: "t.jsonl".into(), format: Some("trace".into()) });
+        let content = "{\"timestamp\":0,\"input_length\":1100,\"output_length\":5,\"hash_ids\":[7,8,9]}\n\
+            {\"timestamp\":2000,\"input_length\":600,\"output_length\":6,\"hash_ids\":[7,10]}\n\
+            {\"timestamp\":3000,\"input_length\":100,\"output_length\":7}\n";
+        let text = TokenText::from_json(&crate::workload::tokenizer::tests::json(
+            &crate::workload::tokenizer::tests::byte_level(),
+        ));
+        for form in
+            [Form::Ids, Form::Text(TextCalibration::default()), Form::Tokens { text: text.unwrap(), overhead: 0 }]
+        {
+            let prompts = Prompts::new(&w, form.clone(), Some(content.as_bytes()), b"u", 0).unwrap();
+            assert_eq!(prompts.arrivals().unwrap()[..], [0, 2_000_000_000, 3_000_000_000]);
+            let words = |p: &PlannedRequest| match &p.prompt {
+                Prompt::Ids(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                Prompt::Text(text) => text.split(' ').map(String::from).collect(),
+                other => panic!("{other:?}"),
+            };
+            let p: Vec<PlannedRequest> = (0..3).map(|i| prompts.get(Phase::Measured, i)).collect();
+            assert_eq!(
+                p.iter().map(|p| (p.input_tokens, p.output_tokens)).collect::<Vec<_>>(),
+                [(Some(1100), 5), (Some(600), 6), (Some(100), 7)]
+            );
+            let (a, b, c) = (words(&p[0]), words(&p[1]), words(&p[2]));
+            assert_eq!((a.len(), b.len(), c.len()), (1100, 600, 100), "{form:?}");
+            assert_eq!(a[..512], b[..512], "block 7 is shared");
+            assert_ne!(a[512..600], b[512..600]);
+            assert_ne!(a[..100], c[..]);
+            assert_ne!(words(&prompts.get(Phase::Warmup, 2))[..100], a[..100], "warm-up shares nothing");
+        }
+    }
+
+    #[test]
+    fn a_share_of_requests_is_given_up_the_same_in_every_sample() {
+        let mut w = workload();
+        w.cancel = Some(Cancellation { share: 0.25, after: CancelAfter::Tokens(3) });
+        let given_up = |sample| {
+            let prompts = Prompts::new(&w, Form::Ids, None, b"u", sample).unwrap();
+            assert_eq!(prompts.get(Phase::Warmup, 0).cancel, None);
+            (0..2000).filter(|i| prompts.get(Phase::Measured, *i).cancel.is_some()).collect::<Vec<u64>>()
+        };
+        let first = given_up(0);
+        assert!((400..600).contains(&first.len()), "{}", first.len());
+        assert_eq!(first, given_up(1));
     }
 
     #[test]

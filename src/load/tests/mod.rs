@@ -62,6 +62,9 @@ pub fn workload(concurrency: u32, requests: u64) -> Workload {
         dataset: None,
         temperature: 0.0,
         ignore_eos: true,
+        profile: None,
+        replay_speed: 1.0,
+        cancel: None,
     }
 }
 

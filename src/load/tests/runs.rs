@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::server::{LAST_CHUNK, Server, Step, chunk, completion, counted, event, good, stream_head};
 use super::*;
-use crate::stats::Status;
-use crate::workload::{Dataset, WorkloadError};
+use crate::stats::{LoadShape, Status};
+use crate::workload::profile::{Level, Profile, Stage};
+use crate::workload::{CancelAfter, Cancellation, Dataset, WorkloadError};
 
 #[tokio::test]
 async fn progress_counts_what_is_measured() {
@@ -174,4 +175,105 @@ async fn what_is_to_happen_before_the_start_happens_once_between_warm_up_and_mea
     run_sample(&t, &w, &options, Arc::default(), CancellationToken::new()).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), [6]);
     assert_eq!(server.requests().len(), 16);
+}
+
+#[tokio::test]
+async fn clients_that_give_up_are_cancelled_and_not_failed() {
+    // Eight tokens, then nothing: only who gives up gets away.
+    let server = Server::start(|_| {
+        let mut steps = vec![Step::Send(stream_head())];
+        for _ in 0..8 {
+            steps.push(Step::Send(chunk(&event(&completion("x", None)))));
+        }
+        steps.push(Step::Wait(Duration::from_secs(3600)));
+        steps
+    })
+    .await;
+    for after in [CancelAfter::Tokens(3), CancelAfter::Time(Duration::from_millis(50))] {
+        let mut w = workload(2, 6);
+        w.tokens.output = Some(100);
+        w.cancel = Some(Cancellation { share: 1.0, after });
+        let data = sample(&target(&server.url, Dialect::Openai), &w).await.unwrap();
+        assert_eq!(data.requests.len(), 6);
+        for r in &data.requests {
+            assert_eq!((r.status, r.error.as_deref()), (Status::Cancelled, None), "{after:?}");
+            assert!(r.token_events >= 3 && r.first_token_ns.is_some());
+        }
+        let s = summary(&data);
+        assert_eq!((s.n_cancelled, s.n_error, s.error_rate), (6, 0, 0.0));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_complete_before_it_would_be_given_up_counts() {
+    let server = Server::start(good).await;
+    let mut w = workload(1, 3);
+    w.cancel = Some(Cancellation { share: 1.0, after: CancelAfter::Tokens(5) });
+    let data = sample(&target(&server.url, Dialect::Openai), &w).await.unwrap();
+    assert!(data.requests.iter().all(|r| r.status == Status::Ok && r.output_tokens == Some(4)));
+}
+
+#[tokio::test]
+async fn concurrency_follows_its_stages() {
+    // Each request takes 20 ms. One slot for 200 ms, three for 200 ms, one again.
+    let server = Server::start(|r| {
+        let mut steps = vec![Step::Wait(Duration::from_millis(20))];
+        steps.extend(good(r));
+        steps
+    })
+    .await;
+    let stage = |n: f64| Stage { from: n, to: n, duration: Duration::from_millis(200) };
+    for workers in [1, 2] {
+        let mut w = workload(3, 1);
+        (w.requests, w.duration) = (None, Some(Duration::from_millis(600)));
+        w.profile =
+            Some(Profile { level: Level::Concurrency, stages: vec![stage(1.0), stage(3.0), stage(1.0)], then: None });
+        let options = LoadOptions { workers: Some(workers), ..options() };
+        let t = target(&server.url, Dialect::Openai);
+        let data = run_sample(&t, &w, &options, Arc::default(), CancellationToken::new()).await.unwrap();
+        let ms = |ns: u64| ns / 1_000_000;
+        let flying = |at: u64| data.requests.iter().filter(|r| r.start_ns <= at && at < r.end_ns).count();
+        assert!(data.requests.iter().all(|r| r.status == Status::Ok && ms(r.start_ns) < 600));
+        let most = |from: u64, to: u64| {
+            let starts = data.requests.iter().map(|r| r.start_ns).filter(|s| (from..to).contains(&ms(*s)));
+            starts.map(flying).max().unwrap_or(0)
+        };
+        // A request in flight is not cut off when its slot closes.
+        assert_eq!((most(0, 200), most(200, 400)), (1, 3), "{workers} workers");
+        assert_eq!(data.requests.iter().filter(|r| r.intended_ns == 200_000_000).count(), 2, "two slots open then");
+        let last: Vec<usize> =
+            data.requests.iter().filter(|r| ms(r.start_ns) >= 430).map(|r| flying(r.start_ns)).collect();
+        assert!(last.iter().all(|n| *n == 1), "{last:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_trace_is_replayed_at_its_times_with_its_lengths() {
+    let server = Server::start(good).await;
+    let mut w = workload(1, 1);
+    (w.tokens.input, w.tokens.output, w.concurrency, w.requests) = (None, None, None, None);
+    w.dataset = Some(Dataset { path: "t.jsonl".into(), format: Some("trace".into()) });
+    w.replay_speed = 10.0;
+    let rows = [(0, 30, 2), (100, 40, 3), (100, 50, 4), (1500, 7, 1)];
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|(at, i, o)| format!("{{\"timestamp\":{},\"input_length\":{i},\"output_length\":{o}}}", 5000 + at))
+        .collect();
+    let mut t = target(&server.url, Dialect::Openai);
+    t.dataset = Some(Arc::from(lines.join("\n").into_bytes()));
+    let data = sample(&t, &w).await.unwrap();
+    let seen: Vec<_> =
+        data.requests.iter().map(|r| (r.intended_ns / 1_000_000, r.input_tokens, r.output_tokens)).collect();
+    let expected = rows.map(|(at, i, o)| (at / 10, Some(i), Some(o)));
+    assert_eq!(seen, expected);
+    assert!(matches!(data.shape, LoadShape::Open { rate, cap: None } if (rate - 4.0 / 0.15).abs() < 1e-6));
+    assert_eq!(server.requests().len(), 4);
+
+    // A number of requests cuts it short; a rate goes before its times.
+    w.requests = Some(2);
+    assert_eq!(sample(&t, &w).await.unwrap().requests.len(), 2);
+    (w.rate, w.requests) = (Some(1000.0), Some(6));
+    let data = sample(&t, &w).await.unwrap();
+    assert_eq!(data.requests.len(), 6, "the rows are used again");
+    assert!(data.requests.iter().all(|r| r.intended_ns < 10_000_000));
 }
