@@ -18,6 +18,8 @@ pub struct Link {
     head: Vec<u8>,
     /// A whole request that costs the engine nothing, where its API has one.
     pub touch: Option<Vec<u8>>,
+    /// Answers are kept until the next request of their slot.
+    pub keeps_answers: bool,
 }
 
 /// A request, written out.
@@ -41,7 +43,7 @@ impl Link {
         let free = target.api.version.as_deref().or(target.api.models.as_deref());
         let touch = free.map(|path| endpoint.get(path));
         let (api, model) = (target.api.clone(), target.model.clone());
-        Link { endpoint, api, which, model, temperature, ignore_eos, head, touch }
+        Link { endpoint, api, which, model, temperature, ignore_eos, head, touch, keeps_answers: false }
     }
 
     /// Writes a whole HTTP request, into a buffer that is used again.

@@ -10,6 +10,8 @@ pub struct Marks {
     parser: SseParser,
     interpreter: Interpreter,
     pub seen: Seen,
+    /// The stream as it arrived, where it is asked for: the next turn of a conversation repeats it.
+    pub kept: Option<Vec<u8>>,
 }
 
 /// The marks. Times are nanoseconds after the sample's start.
@@ -63,7 +65,12 @@ impl Seen {
 
 impl Marks {
     pub fn new(dialect: Dialect) -> Marks {
-        Marks { parser: SseParser::default(), interpreter: Interpreter::new(dialect), seen: Seen::default() }
+        Marks {
+            parser: SseParser::default(),
+            interpreter: Interpreter::new(dialect),
+            seen: Seen::default(),
+            kept: None,
+        }
     }
 
     /// Ready for the next answer; keeps the buffers.
@@ -71,11 +78,15 @@ impl Marks {
         self.parser.reset();
         self.interpreter.reset();
         self.seen.reset();
+        self.kept.iter_mut().for_each(Vec::clear);
     }
 
     /// Bytes of the stream that arrived at `now`.
     pub fn feed(&mut self, now: u64, bytes: &[u8]) -> Result<(), SseError> {
-        let Marks { parser, interpreter, seen } = self;
+        let Marks { parser, interpreter, seen, kept } = self;
+        if let Some(kept) = kept {
+            kept.extend_from_slice(bytes);
+        }
         let mut rest = bytes;
         if parser.is_between_events() {
             while let Some(token) = interpreter.skim(rest) {
@@ -91,7 +102,7 @@ impl Marks {
 
     /// The stream ended at `now`.
     pub fn end(&mut self, now: u64) {
-        let Marks { parser, interpreter, seen } = self;
+        let Marks { parser, interpreter, seen, .. } = self;
         parser.finish(|payload| seen.note(now, interpreter.read(payload)));
     }
 

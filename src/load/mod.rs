@@ -9,6 +9,7 @@
 
 mod calibrate;
 mod connection;
+mod conversation;
 mod desk;
 mod endpoint;
 mod feed;

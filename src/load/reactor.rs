@@ -98,6 +98,11 @@ impl Reactor {
         self.slots[slot].used_buffer()
     }
 
+    /// The stream of the slot's last answer, where answers are kept.
+    pub fn kept_answer(&self, slot: usize) -> &[u8] {
+        self.slots[slot].kept_answer()
+    }
+
     /// Opens a slot's connection; an outcome follows.
     pub fn open(&mut self, slot: usize, touch: bool) {
         let outcome = self.slots[slot].open(&mut self.desk, touch);

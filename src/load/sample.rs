@@ -121,7 +121,10 @@ async fn prepare(
         check_prompt(&target.api, workload.api, &row.prompt)?;
     }
     let endpoint = Endpoint::resolve(target).await?;
-    let link = Arc::new(Link::new(endpoint, target, workload.api, workload.temperature, workload.ignore_eos));
+    let mut link = Link::new(endpoint, target, workload.api, workload.temperature, workload.ignore_eos);
+    let turns = u64::from(workload.tokens.turns.max(1));
+    link.keeps_answers = turns > 1;
+    let link = Arc::new(link);
     // Whatever the dialect cannot say is refused here, before anything is sent.
     link.load(0, &prompts.get(Phase::Measured, 0), Vec::new())?;
 
@@ -141,7 +144,7 @@ async fn prepare(
     let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKE)).collect::<Result<Vec<Waker>, _>>();
     let stop = Arc::new(Stop::new(wakers.map_err(LoadError::Thread)?));
     let prompts = Arc::new(prompts);
-    let numbers = (0, 1, limit.unwrap_or(u64::MAX));
+    let numbers = (0, turns, limit.unwrap_or(u64::MAX));
     let ahead = streams.max(MIN_READY) as usize;
     let shared = Shared {
         feed: Arc::new(Feed::new(link.clone(), prompts.clone(), numbers, ahead)),
@@ -152,6 +155,7 @@ async fn prepare(
         drain_timeout: options.drain_timeout,
         duration: workload.duration,
         limit: limit.unwrap_or(u64::MAX),
+        turns,
         warmup: workload.warmup,
         next_warmup: AtomicU64::new(0),
         warmed: AtomicU64::new(0),

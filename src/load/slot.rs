@@ -89,6 +89,8 @@ struct Opening {
 
 impl Slot {
     pub fn new(token: Token, link: &Link) -> Slot {
+        let mut marks = Marks::new(link.api.dialect);
+        marks.kept = link.keeps_answers.then(Vec::new);
         Slot {
             token,
             state: State::Resting,
@@ -99,7 +101,7 @@ impl Slot {
             write_error: None,
             kept: false,
             reader: ResponseReader::default(),
-            marks: Marks::new(link.api.dialect),
+            marks,
             body: Vec::new(),
             intended_ns: 0,
             start_ns: 0,
@@ -123,6 +125,11 @@ impl Slot {
     /// The buffer of the last request, to be used again.
     pub fn used_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.request.bytes)
+    }
+
+    /// The stream of the last answer, where answers are kept.
+    pub fn kept_answer(&self) -> &[u8] {
+        self.marks.kept.as_deref().unwrap_or_default()
     }
 
     /// A connection is open and as good as new. Reads from it: not for the path of a token.

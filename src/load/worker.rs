@@ -33,6 +33,8 @@ pub struct Shared {
     pub duration: Option<Duration>,
     /// Measured requests at most.
     pub limit: u64,
+    /// Turns of a conversation; the requests that start by themselves are the first turns.
+    pub turns: u64,
     pub warmup: u64,
     pub next_warmup: AtomicU64,
     pub warmed: AtomicU64,
@@ -116,7 +118,8 @@ fn measure(shared: &Arc<Shared>, share: &Share, reactor: &mut Reactor) -> Result
             Ok(begun.cpu_fraction(reactor))
         }
         Some(schedule) => {
-            let numbers = (share.worker as u64, share.workers as u64, shared.limit);
+            let turns = shared.turns;
+            let numbers = (share.worker as u64 * turns, share.workers as u64 * turns, shared.limit);
             let feed = Feed::new(shared.link.clone(), shared.prompts.clone(), numbers, shared.ahead);
             let feed = Arc::new(feed);
             let _filler = Filler::start(feed.clone()).map_err(LoadError::Thread)?;

@@ -523,7 +523,7 @@ fn unmeasurable(api: &str, dialect: crate::wire::Dialect, unit: &Pairs) -> Optio
         _ => {}
     }
     let turns = get(unit, "tokens.turns").and_then(Value::as_i64).unwrap_or(1);
-    (turns > 1).then(|| "conversations of several turns (`tokens.turns`) are not measured by this version".into())
+    (turns > 1 && api != "chat").then(|| format!("conversations (`tokens.turns`) go over the chat API, not `{api}`"))
 }
 
 /// Where the cells of a block get a parameter from, for a message about it; the block when nothing there sets it.
@@ -612,6 +612,9 @@ fn check(cell: &Expanded) -> Result<(), (&'static str, Diagnostic)> {
             "`stages` of concurrency and `concurrency` both say what the load is",
             "remove one of them",
         );
+    }
+    if has("dataset") && number("tokens.turns").is_some_and(|n| n > 1.0) {
+        return conflict("tokens.turns", "`dataset` gives the prompts, so `tokens.turns` cannot", "remove one of them");
     }
     if number("replay_speed").is_some_and(|s| s != 1.0) && (!has("dataset") || has("rate") || has("stages")) {
         return conflict(

@@ -211,7 +211,13 @@ pub const PARAMS: &[Param] = &[
         "Tokens at the start of the input that the requests of a group share.",
     ),
     p("tokens.prefix_groups", Unit, COUNT, DefaultValue::Int(1), "Number of distinct shared prefixes."),
-    p("tokens.turns", Unit, COUNT, DefaultValue::Int(1), "Turns of a conversation."),
+    p(
+        "tokens.turns",
+        Unit,
+        COUNT,
+        DefaultValue::Int(1),
+        "Turns of a conversation over the chat API: each is a request with all that was said before it, and `tokens.input` is what the user adds.",
+    ),
     p(
         "concurrency",
         Unit,

@@ -88,7 +88,7 @@ pub struct TokenLengths {
     pub shared_prefix: u32,
     /// Number of distinct shared prefixes.
     pub prefix_groups: u32,
-    /// Turns of a conversation.
+    /// Turns of a conversation: each is a request with all that was said before it.
     pub turns: u32,
 }
 
@@ -112,9 +112,7 @@ pub enum Arrival {
 /// Why a workload cannot be generated.
 #[derive(Debug, Clone, thiserror::Error, PartialEq)]
 pub enum WorkloadError {
-    #[error(
-        "tokens.turns = {0} asks for conversations of several turns, which this version does not send: set it to 1"
-    )]
+    #[error("tokens.turns = {0} asks for conversations, which go over the chat API: set api = \"chat\"")]
     Turns(u32),
     #[error("tokens.input or tokens.input_range is needed where there is no data set")]
     NoInput,
@@ -144,7 +142,7 @@ impl Workload {
     /// Refuses what cannot be generated. Checked before a sample starts.
     pub fn check(&self) -> Result<(), WorkloadError> {
         let tokens = &self.tokens;
-        if tokens.turns > 1 {
+        if tokens.turns > 1 && self.api != Api::Chat {
             return Err(WorkloadError::Turns(tokens.turns));
         }
         let positive = |name, value: f64| {
@@ -178,6 +176,7 @@ impl Workload {
             ("tokens.input_range", tokens.input_range.is_some()),
             ("tokens.input_stddev", tokens.input_stddev != 0.0),
             ("tokens.shared_prefix", tokens.shared_prefix > 0),
+            ("tokens.turns", tokens.turns > 1),
         ] {
             if set {
                 return Err(WorkloadError::WithDataset { name });

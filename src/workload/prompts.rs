@@ -220,8 +220,10 @@ impl Prompts {
     /// A prompt of `input` tokens: first what it shares with others, then content of its own.
     fn synthetic(&self, form: &Form, phase: Phase, index: u64, input: u32, blocks: &[u64]) -> Prompt {
         let mut parts = Vec::with_capacity(blocks.len() + 2);
-        if self.tokens.shared_prefix > 0 {
-            let group = index % u64::from(self.tokens.prefix_groups.max(1));
+        // The later turns of a conversation follow a prefix anyway.
+        let turns = u64::from(self.tokens.turns.max(1));
+        if self.tokens.shared_prefix > 0 && index.is_multiple_of(turns) {
+            let group = index / turns % u64::from(self.tokens.prefix_groups.max(1));
             parts.push((self.content("prefix", &[&group.to_le_bytes()]), self.tokens.shared_prefix));
         }
         for block in blocks {
@@ -511,7 +513,7 @@ mod tests {
             change(&mut w);
             w.check().unwrap_err().to_string()
         };
-        assert!(refused(|w| w.tokens.turns = 3).contains("turns"));
+        assert!(refused(|w| w.tokens.turns = 3).contains("set api = \"chat\""));
         assert!(refused(|w| w.tokens.input = None).contains("tokens.input"));
         assert!(refused(|w| w.tokens.output = None).contains("tokens.output"));
         assert!(refused(|w| w.tokens.shared_prefix = 64).contains("shared_prefix"));

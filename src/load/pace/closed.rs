@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::super::LoadError;
+use super::super::conversation::Conversations;
 use super::super::feed::Feed;
 use super::super::link::Loaded;
 use super::super::reactor::{Pace, Reactor};
@@ -22,6 +23,7 @@ pub struct Closed {
     resting: BinaryHeap<Reverse<(u64, usize)>>,
     /// Requests taken for slots that rest at the start.
     taken: Vec<Option<Loaded>>,
+    conversations: Conversations,
     /// No request starts then or later.
     until_ns: u64,
 }
@@ -36,7 +38,8 @@ impl Closed {
     pub fn begin(shared: Arc<Shared>, share: &Share, first: Vec<Option<Loaded>>, reactor: &mut Reactor) -> Closed {
         let until_ns = shared.duration.map_or(u64::MAX, |d| d.as_nanos() as u64);
         let worker = (share.worker, share.workers);
-        let mut this = Closed { shared, worker, flying: 0, resting: BinaryHeap::new(), taken: first, until_ns };
+        let (resting, conversations) = (BinaryHeap::new(), Conversations::default());
+        let mut this = Closed { shared, worker, flying: 0, resting, taken: first, conversations, until_ns };
         for slot in 0..this.taken.len() {
             match this.opens_at(slot, 0) {
                 Some(0) => {
@@ -80,11 +83,18 @@ impl Pace for Closed {
         // The slot has been free since then.
         let intended_ns = record.end_ns;
         let on = self.shared.count(&record);
+        let turn = self.conversations.next_turn(&self.shared, reactor, slot, &record)?;
         reactor.desk.output.requests.push(*record);
         if on.is_break() {
             self.resting.clear();
         }
         if on.is_break() || reactor.desk.timing.now() >= self.until_ns {
+            return Ok(());
+        }
+        // A conversation goes on where it is, also when its slot has become one too many.
+        if let Some(request) = turn {
+            self.flying += 1;
+            reactor.send(slot, request, intended_ns);
             return Ok(());
         }
         match self.opens_at(slot, intended_ns) {

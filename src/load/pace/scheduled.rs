@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::LoadError;
+use super::super::conversation::Conversations;
 use super::super::feed::Feed;
 use super::super::link::Loaded;
 use super::super::reactor::{Pace, Reactor};
@@ -30,6 +31,7 @@ pub struct Scheduled {
     flying: usize,
     /// The first one that is ready is due, but the cap does not let it start.
     blocked: bool,
+    conversations: Conversations,
     /// No request starts then or later.
     until_ns: u64,
 }
@@ -88,7 +90,7 @@ impl Arrivals {
 impl Scheduled {
     pub fn new(shared: Arc<Shared>, feed: Arc<Feed>, schedule: Schedule, share: &Share, slots: usize) -> Scheduled {
         Scheduled {
-            arrivals: Arrivals::new(schedule, share, shared.limit),
+            arrivals: Arrivals::new(schedule, share, shared.limit.div_ceil(shared.turns)),
             until_ns: shared.duration.map_or(u64::MAX, |d| d.as_nanos() as u64),
             feed,
             worker: share.worker,
@@ -96,6 +98,7 @@ impl Scheduled {
             idle: (0..slots).rev().collect(),
             flying: 0,
             blocked: false,
+            conversations: Conversations::default(),
             shared,
         }
     }
@@ -105,7 +108,7 @@ impl Scheduled {
         let Some((number, at_ns)) = self.arrivals.advance() else { return Ok(()) };
         let slot = self.idle.pop().unwrap_or_else(|| reactor.add_slot());
         let request = self.feed.take(reactor.used_buffer(slot))?.expect("the feed and the schedule have one limit");
-        debug_assert_eq!(request.index, number);
+        debug_assert_eq!(request.index, number * self.shared.turns);
         if !reactor.is_open(slot) {
             // Where this fails, the request fails the same way, as data.
             reactor.open(slot, false);
@@ -135,7 +138,7 @@ impl Scheduled {
     fn close(&mut self, reactor: &mut Reactor) {
         let mut late: Vec<(u64, u64)> = self.ready.drain(..).map(|r| (r.request.index, r.at_ns)).collect();
         while self.arrivals.at_ns() < self.until_ns {
-            late.extend(self.arrivals.advance());
+            late.extend(self.arrivals.advance().map(|(number, at_ns)| (number * self.shared.turns, at_ns)));
         }
         self.arrivals.end();
         self.blocked = false;
@@ -173,17 +176,25 @@ impl Scheduled {
 impl Pace for Scheduled {
     fn settled(&mut self, reactor: &mut Reactor, slot: usize, outcome: Outcome) -> Result<(), LoadError> {
         let Outcome::Ended(record) = outcome else { return Ok(()) };
+        let stops = self.shared.count(&record).is_break();
+        let turn = self.conversations.next_turn(&self.shared, reactor, slot, &record)?;
+        let intended_ns = record.end_ns;
+        reactor.desk.output.requests.push(*record);
+        // The next turn is due when the one before it has ended; it keeps its place under the cap.
+        if let Some(request) = turn.filter(|_| !stops && reactor.desk.timing.now() < self.until_ns) {
+            reactor.send(slot, request, intended_ns);
+            return Ok(());
+        }
         self.flying -= 1;
         self.idle.push(slot);
         if let Some(cap) = &self.shared.cap {
             cap.give();
             self.blocked = false;
         }
-        if self.shared.count(&record).is_break() {
+        if stops {
             self.arrivals.end();
             self.ready.clear();
         }
-        reactor.desk.output.requests.push(*record);
         Ok(())
     }
 

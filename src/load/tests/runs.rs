@@ -7,6 +7,7 @@ use super::server::{LAST_CHUNK, Server, Step, chunk, completion, counted, event,
 use super::*;
 use crate::stats::{LoadShape, Status};
 use crate::workload::profile::{Level, Profile, Stage};
+use crate::workload::prompts::TextCalibration;
 use crate::workload::{CancelAfter, Cancellation, Dataset, WorkloadError};
 
 #[tokio::test]
@@ -276,4 +277,69 @@ async fn a_trace_is_replayed_at_its_times_with_its_lengths() {
     let data = sample(&t, &w).await.unwrap();
     assert_eq!(data.requests.len(), 6, "the rows are used again");
     assert!(data.requests.iter().all(|r| r.intended_ns < 10_000_000));
+}
+
+/// A chat server that answers with a word of its own for each request.
+async fn talker() -> Server {
+    Server::start(|r| {
+        let text = json!({"choices":[{"index":0,"delta":{"content":format!("a{}", r.number)},"finish_reason":null}]});
+        let end = json!({"choices":[{"index":0,"delta":{"content":" \"ok\""},"finish_reason":"length"}]});
+        let mut bytes = stream_head();
+        for payload in [text, end, super::server::usage(9, 2)] {
+            bytes.extend(chunk(&event(&payload)));
+        }
+        bytes.extend(LAST_CHUNK);
+        vec![Step::Send(bytes)]
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_turn_of_a_conversation_repeats_what_was_said() {
+    for rate in [None, Some(500.0)] {
+        let server = talker().await;
+        let mut w = workload(2, 11);
+        (w.api, w.tokens.turns, w.rate, w.tokens.output) = (Api::Chat, 3, rate, Some(2));
+        let known = LoadOptions { calibration: Some(TextCalibration::default()), workers: Some(2), ..options() };
+        let t = target(&server.url, Dialect::Openai);
+        let data = run_sample(&t, &w, &known, Arc::default(), CancellationToken::new()).await.unwrap();
+        assert_eq!(data.requests.iter().map(|r| r.index).collect::<Vec<_>>(), (0..11).collect::<Vec<_>>());
+        assert!(data.requests.iter().all(|r| r.status == Status::Ok && r.output_tokens == Some(2)));
+        let sent = server.requests();
+        let mut firsts = std::collections::BTreeSet::new();
+        for r in &data.requests {
+            let turn = (r.index % 3) as usize;
+            let before = &data.requests[r.index as usize - turn..r.index as usize];
+            assert!(before.iter().all(|b| b.end_ns <= r.start_ns), "turns follow one another");
+            assert_eq!(r.requested_input, (turn == 0).then_some(32));
+            if let Some(last) = before.last() {
+                assert_eq!(r.intended_ns, last.end_ns);
+            }
+        }
+        for r in &sent {
+            let messages = r.body["messages"].as_array().unwrap();
+            let roles: Vec<&str> = messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
+            assert_eq!(roles, ["user", "assistant", "user", "assistant", "user"][..messages.len()]);
+            firsts.insert(messages[0]["content"].to_string());
+            // What came before is the last request of this conversation, with its answer.
+            if let Some(history) = messages.len().checked_sub(2).filter(|n| *n > 0) {
+                let before =
+                    sent.iter().find(|b| b.body["messages"].as_array().unwrap()[..] == messages[..history]).unwrap();
+                assert_eq!(messages[history]["content"], format!("a{} \"ok\"", before.number));
+            }
+        }
+        assert_eq!(firsts.len(), 4, "four conversations, the last one cut short");
+        assert_eq!(sent.len(), 11);
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_fails_ends_its_conversation() {
+    let server = Server::start(|_| counted("500 Oops", "text/plain", "no")).await;
+    let mut w = workload(1, 9);
+    (w.api, w.tokens.turns) = (Api::Chat, 3);
+    let known = LoadOptions { calibration: Some(TextCalibration::default()), ..options() };
+    let t = target(&server.url, Dialect::Openai);
+    let data = run_sample(&t, &w, &known, Arc::default(), CancellationToken::new()).await.unwrap();
+    assert_eq!(data.requests.iter().map(|r| r.index).collect::<Vec<_>>(), [0, 3, 6]);
 }
