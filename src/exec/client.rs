@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::deploy::Endpoint;
 use crate::load::{self, BeforeStart, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
 use crate::plan::TlsOptions;
 use crate::stats::{self, SampleContext, ServerMeans};
-use crate::telemetry::Scraper;
+use crate::telemetry::{self, Scraper};
 use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
@@ -137,22 +137,19 @@ impl LoadClient {
             *error = job.endpoint.redactor.redact(error).into();
         }
         if let Some(dir) = job.files {
-            let path = dir.join("requests.csv");
-            let write = || -> std::io::Result<()> {
-                let mut out = BufWriter::new(File::create(&path)?);
-                stats::write_requests_csv(&data, &mut out)?;
-                out.flush()
-            };
-            write().map_err(|e| LoaderError {
-                cause: format!("cannot write {}: {e}", path.display()),
-                deterministic: false,
-            })?;
+            write_file(&dir.join("requests.csv"), |out| stats::write_requests_csv(&data, out))?;
         }
         let summary = stats::summarize(&data, &job.slo.0, job.gpus);
         let server = match &scraper {
             Some(scraper) => scraper.means_after(summary.n_ok).await,
             None => ServerMeans::default(),
         };
+        if let Some(dir) = job.files {
+            write_file(&dir.join("telemetry.csv"), |out| match &scraper {
+                Some(scraper) => scraper.write_csv(out),
+                None => telemetry::write_empty_csv(out),
+            })?;
+        }
         let context = SampleContext {
             max_error_rate: job.max_error_rate,
             open_loop: job.workload.is_open_loop(),
@@ -174,6 +171,14 @@ impl LoadClient {
         let ended = |_| LoaderError { cause: "reading the tokenizer ended in a panic".into(), deterministic: true };
         read.map_err(ended)?
     }
+}
+
+fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), LoaderError> {
+    let written = File::create(path).map(BufWriter::new).and_then(|mut out| {
+        write(&mut out)?;
+        out.flush()
+    });
+    written.map_err(|e| LoaderError { cause: format!("cannot write {}: {e}", path.display()), deterministic: false })
 }
 
 /// What reads the server's metrics around a sample. A server without any is measured all the same.

@@ -23,7 +23,7 @@ const TIMER: Token = Token(usize::MAX - 1);
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
 /// Outcomes that are dealt with between two looks at the sockets.
-const OUTCOMES: usize = 16;
+const OUTCOMES: usize = 4;
 /// A wait that was shorter found its events there already.
 const NO_WAIT: u64 = 5_000;
 

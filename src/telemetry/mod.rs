@@ -5,9 +5,11 @@ pub mod latency;
 pub mod prometheus;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::clock::Stopwatch;
 use crate::stats::ServerMeans;
 use crate::wire::ApiSpec;
 
@@ -25,18 +27,21 @@ pub struct Scraper {
     client: reqwest::Client,
     url: String,
     before: Arc<Mutex<Option<Totals>>>,
+    since: Stopwatch,
+    /// Every look that was answered: seconds since the scraper was made, and what it saw.
+    looks: Arc<Mutex<Vec<(f64, Totals)>>>,
 }
 
 impl Scraper {
     /// `None` where the API has no metrics, or the base URL is none. `client` brings headers, TLS and a time limit.
     pub fn new(client: reqwest::Client, base_url: &str, api: &ApiSpec) -> Option<Scraper> {
         let url = metrics_url(base_url, api)?;
-        Some(Scraper { client, url, before: Arc::default() })
+        Some(Scraper { client, url, before: Arc::default(), since: Stopwatch::start(), looks: Arc::default() })
     }
 
     /// The look before the measured part.
     pub async fn look_before(&self) {
-        let totals = self.read().await;
+        let totals = self.look().await;
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = totals;
     }
 
@@ -49,13 +54,31 @@ impl Scraper {
         let mut means = ServerMeans::default();
         for pause in std::iter::once(Duration::ZERO).chain(PAUSES) {
             tokio::time::sleep(pause).await;
-            let Some(after) = self.read().await else { break };
+            let Some(after) = self.look().await else { break };
             means = latency::means(&before, &after);
             if means.requests.is_none_or(|n| n >= requests) {
                 break;
             }
         }
         means
+    }
+
+    async fn look(&self) -> Option<Totals> {
+        let totals = self.read().await?;
+        let at = self.since.elapsed().as_secs_f64();
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).push((at, totals.clone()));
+        Some(totals)
+    }
+
+    /// What every look saw, as `telemetry.csv`: one row per look and metric.
+    pub fn write_csv(&self, out: impl Write) -> std::io::Result<()> {
+        let mut csv = csv_header(out)?;
+        for (at, totals) in self.looks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (metric, value) in totals {
+                csv.write_record([&format!("{at:.6}"), metric, &value.to_string()])?;
+            }
+        }
+        csv.flush()
     }
 
     async fn read(&self) -> Option<Totals> {
@@ -70,6 +93,17 @@ impl Scraper {
         let text = String::from_utf8(text).ok()?;
         prometheus::totals(&text, latency::is_used).ok()
     }
+}
+
+/// `telemetry.csv` of a server that has no metrics: the columns alone.
+pub fn write_empty_csv(out: impl Write) -> std::io::Result<()> {
+    csv_header(out)?.flush()
+}
+
+fn csv_header<W: Write>(out: W) -> std::io::Result<csv::Writer<W>> {
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(["seconds", "metric", "value"])?;
+    Ok(csv)
 }
 
 /// The metrics path on the engine's address, or on a port of its own there.
