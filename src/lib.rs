@@ -19,6 +19,7 @@ pub mod sim;
 pub mod spec;
 pub mod stats;
 pub mod store;
+pub mod telemetry;
 pub mod template;
 pub mod units;
 pub mod value;

@@ -103,6 +103,7 @@ pub fn library(address: &str, streams: u32, requests: u64, tokens: u32) {
         headers: Vec::new(),
         tls: TlsConfig::default(),
         dataset: None,
+        tokenizer: None,
     };
     let workload = Workload {
         api: Api::Completions,

@@ -14,6 +14,7 @@ use super::{load_flags, prepare, results};
 use crate::clock::{Clock, Stopwatch, SystemClock, rfc3339};
 use crate::deploy::{Endpoint, ExternalDeployer};
 use crate::exec::client::{self, LoadClient};
+use crate::exec::tokenizers::TokenizerPath;
 use crate::exec::work::facts;
 use crate::exec::{Job, Loader, LoaderError, Measurement};
 use crate::host;
@@ -67,11 +68,13 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
     let dataset = workload.dataset.as_ref().map(|d| std::path::PathBuf::from(&d.path));
     let scratch = args.requests_csv.as_ref().map(|_| tempfile::tempdir()).transpose();
     let scratch = scratch.map_err(|e| Failure::Environment(format!("cannot make a scratch directory: {e}")))?;
+    let tokenizer = TokenizerPath::of(&deployment, &unit.cell, Path::new(""));
     let job = Job {
         endpoint: &endpoint,
         api,
         workload: &workload,
         dataset: dataset.as_deref(),
+        tokenizer: tokenizer.as_ref(),
         slo: &slo,
         gpus: 1,
         request_timeout: Duration::from_secs(600),
@@ -259,6 +262,7 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
         simulated: false,
         summary: m.summary,
         resources: Default::default(),
+        server: m.server,
         cost_usd: None,
         client_error_ttft_ms: m.client_error.map(|e| e.ttft_ms),
         client_error_itl_ms: m.client_error.map(|e| e.itl_ms),

@@ -127,13 +127,7 @@ pub fn execute(
         live,
         host: host::detect(),
         repository: host::git::repository(file),
-        judge: gate.map(|name| -> exec::Judge {
-            let text = format!("the baseline `{name}` is not there, so nothing can be compared with it");
-            Box::new(move |_, _| {
-                let _ = writeln!(io::stderr(), "{text}");
-                Verdict::Undecidable
-            })
-        }),
+        judge: gate.map(without_baseline),
     };
     let runtime = containers::runtime()?;
     let outcome = runtime.block_on(async {
@@ -187,6 +181,19 @@ fn display(live: &LiveUnits, output: &Output) -> Display {
         (false, false) if output.json => display,
         (false, false) => display.with(Plain::new(io::stderr())),
     }
+}
+
+/// The gate of a version that keeps no baselines: a first night has nothing to compare with, a named one is missing.
+fn without_baseline(name: String) -> exec::Judge {
+    Box::new(move |_, _| {
+        let first = matches!(name.as_str(), "last" | "last-good");
+        let text = match first {
+            true => format!("no baseline `{name}` yet, so nothing is compared: this version keeps none"),
+            false => format!("the baseline `{name}` is not there, so nothing can be compared with it"),
+        };
+        let _ = writeln!(io::stderr(), "{text}");
+        if first { Verdict::None } else { Verdict::Undecidable }
+    })
 }
 
 /// What the plan says of itself, and settings that this version takes but does not act on.

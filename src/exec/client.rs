@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::loader::{ClientError, Job, Loader, LoaderError, Measurement};
+use super::tokenizers::Tokenizers;
 use crate::deploy::Endpoint;
-use crate::load::{self, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
+use crate::load::{self, BeforeStart, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
 use crate::plan::TlsOptions;
-use crate::stats::{self, SampleContext};
+use crate::stats::{self, SampleContext, ServerMeans};
+use crate::telemetry::{self, Scraper};
 use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
@@ -24,6 +26,8 @@ const PROBE: Duration = Duration::from_secs(120);
 /// How long requests may run on after a sample's duration is over.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// How long the server's metrics may take to be read.
+const SCRAPE: Duration = Duration::from_secs(2);
 /// Streams of the largest calibration; above, its error stands for theirs.
 const MOST_STREAMS: u32 = 1024;
 /// Streams that an open loop without a cap is taken to have.
@@ -36,6 +40,7 @@ pub struct LoadClient {
     /// Load threads; by the number of streams when unset.
     workers: Option<usize>,
     calibrates: bool,
+    tokenizers: Tokenizers,
     /// What was found out, by number of streams. `None` where it could not be.
     known: Arc<Mutex<BTreeMap<u32, Option<ClientError>>>>,
 }
@@ -68,7 +73,7 @@ impl Loader for LoadClient {
 
 impl LoadClient {
     pub fn new(workers: Option<usize>) -> LoadClient {
-        LoadClient { workers, calibrates: true, known: Arc::default() }
+        LoadClient { workers, calibrates: true, tokenizers: Tokenizers::default(), known: Arc::default() }
     }
 
     /// One that calibrates only when it is asked to.
@@ -103,13 +108,16 @@ impl LoadClient {
                 Some(Arc::from(tokio::fs::read(path).await.map_err(unreadable)?))
             }
         };
-        let target = target(job.endpoint, job.api, dataset);
+        let tokenizer = self.tokenizer(&job).await?;
+        let target = Target { tokenizer, ..target(job.endpoint, job.api, dataset) };
+        let scraper = scraper(&target).await;
         let options = LoadOptions {
             salt: job.unit.to_string().into_bytes(),
             sample: job.sample,
             request_timeout: job.request_timeout,
             drain_timeout: DRAIN,
             workers: self.workers,
+            before_start: scraper.clone().map(before_start),
             ..LoadOptions::default()
         };
         // What is discarded needs no error.
@@ -129,26 +137,61 @@ impl LoadClient {
             *error = job.endpoint.redactor.redact(error).into();
         }
         if let Some(dir) = job.files {
-            let path = dir.join("requests.csv");
-            let write = || -> std::io::Result<()> {
-                let mut out = BufWriter::new(File::create(&path)?);
-                stats::write_requests_csv(&data, &mut out)?;
-                out.flush()
-            };
-            write().map_err(|e| LoaderError {
-                cause: format!("cannot write {}: {e}", path.display()),
-                deterministic: false,
-            })?;
+            write_file(&dir.join("requests.csv"), |out| stats::write_requests_csv(&data, out))?;
         }
         let summary = stats::summarize(&data, &job.slo.0, job.gpus);
+        let server = match &scraper {
+            Some(scraper) => scraper.means_after(summary.n_ok).await,
+            None => ServerMeans::default(),
+        };
+        if let Some(dir) = job.files {
+            write_file(&dir.join("telemetry.csv"), |out| match &scraper {
+                Some(scraper) => scraper.write_csv(out),
+                None => telemetry::write_empty_csv(out),
+            })?;
+        }
         let context = SampleContext {
             max_error_rate: job.max_error_rate,
             open_loop: job.workload.rate.is_some(),
             exact_output: job.workload.ignore_eos,
         };
         let invalid = stats::validity(&summary, &context);
-        Ok(Measurement { summary, invalid, client_error })
+        Ok(Measurement { summary, server, invalid, client_error })
     }
+}
+
+impl LoadClient {
+    /// The tokenizer of a sample, where it is of use.
+    async fn tokenizer(&self, job: &Job<'_>) -> Result<Option<load::Tokenizer>, LoaderError> {
+        let Some(wanted) = job.tokenizer.filter(|_| load::sends_text(job.api, job.workload)).cloned() else {
+            return Ok(None);
+        };
+        let tokenizers = self.tokenizers.clone();
+        let read = tokio::task::spawn_blocking(move || tokenizers.read(&wanted)).await;
+        let ended = |_| LoaderError { cause: "reading the tokenizer ended in a panic".into(), deterministic: true };
+        read.map_err(ended)?
+    }
+}
+
+fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), LoaderError> {
+    let written = File::create(path).map(BufWriter::new).and_then(|mut out| {
+        write(&mut out)?;
+        out.flush()
+    });
+    written.map_err(|e| LoaderError { cause: format!("cannot write {}: {e}", path.display()), deterministic: false })
+}
+
+/// What reads the server's metrics around a sample. A server without any is measured all the same.
+async fn scraper(target: &Target) -> Option<Scraper> {
+    target.api.metrics.as_ref()?;
+    let client = load::control_client(target, SCRAPE).await.ok()?;
+    Scraper::new(client, &target.base_url, &target.api)
+}
+
+/// The look before the measured part, from a load thread.
+fn before_start(scraper: Scraper) -> BeforeStart {
+    let runtime = tokio::runtime::Handle::current();
+    BeforeStart(Arc::new(move || runtime.block_on(scraper.look_before())))
 }
 
 /// The endpoint as the load generator takes it.
@@ -160,6 +203,7 @@ pub fn target(endpoint: &Endpoint, api: &ApiSpec, dataset: Option<Arc<[u8]>>) ->
         headers: endpoint.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect(),
         tls: tls(&endpoint.tls),
         dataset,
+        tokenizer: None,
     }
 }
 

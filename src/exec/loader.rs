@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::tokenizers::TokenizerPath;
 use crate::deploy::Endpoint;
 use crate::digest::UnitId;
 use crate::spec::policy::Slo;
-use crate::stats::{Progress, Summary};
+use crate::stats::{Progress, ServerMeans, Summary};
 use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
@@ -21,6 +22,8 @@ pub struct Job<'a> {
     pub api: &'a ApiSpec,
     pub workload: &'a Workload,
     pub dataset: Option<&'a Path>,
+    /// Read only where prompts are sent as text.
+    pub tokenizer: Option<&'a TokenizerPath>,
     pub slo: &'a Slo,
     pub gpus: u32,
     pub request_timeout: Duration,
@@ -40,6 +43,8 @@ pub struct Job<'a> {
 #[derive(Clone, Debug)]
 pub struct Measurement {
     pub summary: Summary,
+    /// The server's own means over the measured part, where it tells them.
+    pub server: ServerMeans,
     /// Why it does not count.
     pub invalid: Option<String>,
     /// What the client's own figures are off by on this host, where that was found out.

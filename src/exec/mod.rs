@@ -13,6 +13,7 @@ pub mod search;
 mod start;
 #[cfg(test)]
 mod tests;
+pub mod tokenizers;
 pub mod work;
 
 pub use cancel::Cancel;

@@ -256,7 +256,7 @@ impl Prepared {
         let group = |(deployment, (units, searches)): (&Deployment, (Vec<UnitWork>, Vec<SearchWork>))| GroupWork {
             run: record.run.clone(),
             simulated: plan.simulated,
-            deployment: deployment.clone(),
+            deployment: as_started(deployment),
             units,
             searches,
             provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
@@ -264,6 +264,15 @@ impl Prepared {
         };
         groups.map(group).collect()
     }
+}
+
+/// The deployment as it is started: a simulated engine has its metrics on its own port, whatever it stands in for.
+fn as_started(deployment: &Deployment) -> Deployment {
+    let mut deployment = deployment.clone();
+    if deployment.flavor.is_some() {
+        deployment.spec.api.metrics_port = None;
+    }
+    deployment
 }
 
 fn run_unit(plan: &Plan, unit: &Unit, part: &Part) -> RunUnit {

@@ -186,6 +186,7 @@ impl Group<'_> {
             api: &self.work.deployment.spec.api,
             workload: &workload,
             dataset: unit.dataset.as_deref(),
+            tokenizer: unit.tokenizer.as_ref(),
             slo: &unit.slo,
             gpus: self.work.deployment.gpus,
             request_timeout: unit.policy.request_timeout,

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::search::SearchWork;
+use super::tokenizers::TokenizerPath;
 use crate::clock;
 use crate::event::FailureClass;
 use crate::plan::catalog::{LastFailure, UnitState};
@@ -40,6 +41,7 @@ pub struct UnitWork {
     pub workload: Workload,
     /// File of the data set, resolved.
     pub dataset: Option<PathBuf>,
+    pub tokenizer: Option<TokenizerPath>,
     pub policy: RunPolicy,
     pub slo: Slo,
     /// Samples that ended before this do not count: RFC 3339, from `max_age`.
@@ -64,6 +66,7 @@ impl UnitWork {
                 facts: facts(plan, unit, &workload),
             },
             name: name(plan, unit),
+            tokenizer: TokenizerPath::of(deployment, &unit.cell, base),
             dataset: workload.dataset.as_ref().map(|d| base.join(&d.path)),
             fresh_after: fresh_after(&policy, now).map(clock::rfc3339),
             workload,

@@ -150,6 +150,7 @@ fn target(address: SocketAddr) -> Target {
         headers: Vec::new(),
         tls: TlsConfig::default(),
         dataset: None,
+        tokenizer: None,
     }
 }
 

@@ -34,14 +34,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use calibrate::{Calibration, Capability, calibrate, capability};
-pub use probe::{ProbeOutcome, calibrate_text, discover_model, one_token};
+pub use probe::{ProbeOutcome, calibrate_text, control_client, discover_model, one_token};
 pub use sample::run_sample;
 pub use tls::TlsConfig;
 
 use crate::wire::ApiSpec;
 use crate::wire::request::RequestError;
-use crate::workload::WorkloadError;
 use crate::workload::prompts::TextCalibration;
+use crate::workload::tokenizer::TokenText;
+use crate::workload::{Workload, WorkloadError};
 
 /// A server to measure.
 #[derive(Clone)]
@@ -56,6 +57,22 @@ pub struct Target {
     pub tls: TlsConfig,
     /// Content of the workload's data set.
     pub dataset: Option<Arc<[u8]>>,
+    /// The model's tokenizer, for prompts that are sent as text.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// A tokenizer that text of exact lengths is made with.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    pub text: TokenText,
+    /// It must be the server's: a server that counts otherwise is an error. Else prompts are then made of as many words
+    /// as the server's own counts say.
+    pub required: bool,
+}
+
+/// Whether synthetic prompts of a workload go over the wire as text, so that a tokenizer is of use.
+pub fn sends_text(api: &ApiSpec, workload: &Workload) -> bool {
+    workload.dataset.is_none() && !sample::sends_token_ids(api, workload)
 }
 
 impl std::fmt::Debug for Target {
@@ -68,7 +85,19 @@ impl std::fmt::Debug for Target {
             .field("headers", &headers)
             .field("tls", &self.tls)
             .field("dataset_bytes", &self.dataset.as_ref().map(|d| d.len()))
+            .field("tokenizer", &self.tokenizer.is_some())
             .finish()
+    }
+}
+
+/// Called once per sample, on a load thread, when the warm-up is over and before the measured part begins. It may block:
+/// the workers wait for it.
+#[derive(Clone)]
+pub struct BeforeStart(pub Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for BeforeStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforeStart")
     }
 }
 
@@ -88,6 +117,7 @@ pub struct LoadOptions {
     pub calibration: Option<TextCalibration>,
     /// Keep the gaps of every request apart, four bytes each, beside the histogram of all.
     pub keep_gaps: bool,
+    pub before_start: Option<BeforeStart>,
 }
 
 impl Default for LoadOptions {
@@ -100,6 +130,7 @@ impl Default for LoadOptions {
             workers: None,
             calibration: None,
             keep_gaps: false,
+            before_start: None,
         }
     }
 }
@@ -117,6 +148,11 @@ pub enum LoadError {
     Unreachable { url: String, message: String },
     #[error("all {n} warm-up requests to {url} failed: {message}")]
     Warmup { url: String, n: u64, message: String },
+    #[error(
+        "{url} counts {counted} input tokens where the tokenizer makes {made}: it is not the tokenizer of the model that \
+         is served. Set `tokenizer` to that one, or leave it out and lengths are calibrated by the server's counts"
+    )]
+    Tokenizer { url: String, made: u32, counted: u64 },
     #[error("the models of {url} cannot be listed: {message}")]
     Models { url: String, message: String },
     #[error(transparent)]
@@ -144,6 +180,7 @@ impl LoadError {
             LoadError::Url { .. }
             | LoadError::Header { .. }
             | LoadError::Tls(_)
+            | LoadError::Tokenizer { .. }
             | LoadError::Workload(_)
             | LoadError::Request(_) => true,
             LoadError::Unreachable { .. }

@@ -12,11 +12,11 @@ use super::pace::Single;
 use super::reactor::{Reactor, WAKE};
 use super::slot::unmeasured;
 use super::stop::{Stop, StopGuard};
-use super::{LoadError, Target, TlsConfig, tls};
+use super::{LoadError, Target, TlsConfig, Tokenizer, tls};
 use crate::stats::{RequestRecord, Status};
 use crate::wire::request::{Prompt, check_api};
 use crate::wire::{Api, Dialect};
-use crate::workload::prompts::{PlannedRequest, TOKEN_IDS, TextCalibration, sample_text};
+use crate::workload::prompts::{PlannedRequest, TOKEN_IDS, TextCalibration, calibration_generator, sample_text};
 
 /// Words of the two prompts that calibrate text.
 const CALIBRATION_WORDS: (u32, u32) = (32, 288);
@@ -85,6 +85,40 @@ pub async fn calibrate_text(
     Ok(TextCalibration::from_points((short, counted[0]), (long, counted[1])).unwrap_or_default())
 }
 
+/// Tokens that the server adds to prompts of the tokenizer's text: begin-of-sequence, chat template. Two prompts of
+/// different lengths tell it, which must be right about both. `None` when the server's counts show another tokenizer, and
+/// it need not be the same. A server that does not count its input is taken to add what the tokenizer itself adds.
+pub async fn calibrate_tokens(
+    target: &Target,
+    tokenizer: &Tokenizer,
+    api: Api,
+    salt: &[u8],
+    timeout: Duration,
+) -> Result<Option<u32>, LoadError> {
+    let (short, long) = CALIBRATION_WORDS;
+    let mut overhead = None;
+    for tokens in [short, long] {
+        let mut text = String::new();
+        tokenizer.text.push(&mut text, &mut calibration_generator(&[salt, &tokens.to_le_bytes()]), tokens);
+        let record = single(target, api, Prompt::Text(text), timeout).await?;
+        if record.status != Status::Ok {
+            let message = record.error.as_deref().unwrap_or("no answer").to_string();
+            return Err(LoadError::Warmup { url: target.base_url.clone(), n: 1, message });
+        }
+        let Some(counted) = record.input_tokens else { return Ok(Some(tokenizer.text.special_tokens())) };
+        let added = counted.checked_sub(tokens);
+        if added.is_none() || overhead.is_some_and(|first| Some(first) != added) {
+            if !tokenizer.required {
+                return Ok(None);
+            }
+            let made = tokens + overhead.unwrap_or(0);
+            return Err(LoadError::Tokenizer { url: target.base_url.clone(), made, counted: counted.into() });
+        }
+        overhead = added;
+    }
+    Ok(overhead)
+}
+
 /// Sends one request of one token on a connection of its own. Dropping the future gives it up.
 async fn single(target: &Target, api: Api, prompt: Prompt, timeout: Duration) -> Result<RequestRecord, LoadError> {
     let endpoint = Endpoint::resolve(target).await?;
@@ -122,27 +156,8 @@ pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String
     let path = target.api.models.as_deref().unwrap_or("/v1/models");
     let url = format!("{}{path}", target.base_url.trim_end_matches('/'));
     let failed = |message: String| LoadError::Models { url: target.base_url.clone(), message };
-    // Checks the URL as the load generator would.
-    Endpoint::resolve(target).await?;
-    // Without TLS there is no need for the system's authorities, which a minimal container lacks. A redirect could lead
-    // to TLS after all, and to another server: it is not followed.
-    let tls = if url.starts_with("https") {
-        target.tls.clone()
-    } else {
-        TlsConfig { insecure: true, ..TlsConfig::default() }
-    };
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(timeout)
-        .tls_backend_preconfigured(tls::client_config(&tls)?)
-        .build()
-        .map_err(|e| failed(with_causes(&e)))?;
-    let mut request = client.get(&url);
-    for (name, value) in &target.headers {
-        request = request.header(name, value);
-    }
-    let answer = request.send().await.map_err(|e| failed(with_causes(&e)))?;
+    let client = control_client(target, timeout).await?;
+    let answer = client.get(&url).send().await.map_err(|e| failed(with_causes(&e)))?;
     let status = answer.status();
     if !status.is_success() {
         return Err(failed(format!("{url} answers HTTP {}; name the model instead", status.as_u16())));
@@ -150,6 +165,36 @@ pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String
     let list: serde_json::Value = answer.json().await.map_err(|e| failed(with_causes(&e)))?;
     let first = list.pointer("/data/0/id").and_then(serde_json::Value::as_str);
     first.map(str::to_string).ok_or_else(|| failed(format!("{url} lists none; name the model instead")))
+}
+
+/// A client for the few requests around a measurement: the target's headers and TLS, no proxy, no redirects.
+pub async fn control_client(target: &Target, timeout: Duration) -> Result<reqwest::Client, LoadError> {
+    // Checks the URL as the load generator would, and the headers.
+    Endpoint::resolve(target).await?;
+    // Without TLS there is no need for the system's authorities, which a minimal container lacks. A redirect could lead
+    // to TLS after all, and to another server: it is not followed.
+    let tls = if target.base_url.starts_with("https") {
+        target.tls.clone()
+    } else {
+        TlsConfig { insecure: true, ..TlsConfig::default() }
+    };
+    let mut headers = reqwest::header::HeaderMap::new();
+    for (name, value) in &target.headers {
+        let known = name.parse::<reqwest::header::HeaderName>().ok().zip(value.parse().ok());
+        let (key, value) = known.ok_or_else(|| LoadError::Header {
+            name: name.clone(),
+            message: "has characters that no header may hold",
+        })?;
+        headers.append(key, value);
+    }
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(timeout)
+        .default_headers(headers)
+        .tls_backend_preconfigured(tls::client_config(&tls)?)
+        .build()
+        .map_err(|e| LoadError::Unreachable { url: target.base_url.clone(), message: with_causes(&e) })
 }
 
 /// An error with everything below it: reqwest's own text names only the URL.

@@ -11,14 +11,14 @@ use super::desk::Output;
 use super::endpoint::Endpoint;
 use super::feed::{Feed, Filler};
 use super::link::Link;
-use super::probe;
+use super::probe::{self, calibrate_tokens};
 use super::reactor::WAKE;
 use super::stop::{Cap, Stop, StopGuard};
 use super::worker::{self, Share, Shared, Start, WorkerOutput};
 use super::{LoadError, LoadOptions, Target};
 use crate::stats::{LoadShape, Progress, SampleData};
 use crate::wire::request::{check_api, check_prompt};
-use crate::wire::{Api, Dialect};
+use crate::wire::{Api, ApiSpec, Dialect};
 use crate::workload::Workload;
 use crate::workload::arrival::{Pacer, Schedule};
 use crate::workload::prompts::{Form, Phase, Prompts};
@@ -89,8 +89,24 @@ struct Prepared {
 }
 
 /// How synthetic prompts of this workload are made.
-pub(super) fn sends_token_ids(target: &Target, workload: &Workload) -> bool {
-    target.api.dialect == Dialect::Openai && workload.api == Api::Completions && target.api.token_ids
+pub(super) fn sends_token_ids(api: &ApiSpec, workload: &Workload) -> bool {
+    api.dialect == Dialect::Openai && workload.api == Api::Completions && api.token_ids
+}
+
+async fn form(target: &Target, workload: &Workload, options: &LoadOptions) -> Result<Form, LoadError> {
+    if !super::sends_text(&target.api, workload) {
+        return Ok(Form::Ids);
+    }
+    if let Some(tokenizer) = &target.tokenizer {
+        let (api, timeout) = (workload.api, options.request_timeout);
+        if let Some(overhead) = calibrate_tokens(target, tokenizer, api, &options.salt, timeout).await? {
+            return Ok(Form::Tokens { text: tokenizer.text.clone(), overhead });
+        }
+    }
+    Ok(Form::Text(match options.calibration {
+        Some(calibration) => calibration,
+        None => probe::calibrate_text(target, workload.api, &options.salt, options.request_timeout).await?,
+    }))
 }
 
 async fn prepare(
@@ -99,15 +115,7 @@ async fn prepare(
     options: &LoadOptions,
     progress: Arc<Progress>,
 ) -> Result<Prepared, LoadError> {
-    let form = if workload.dataset.is_some() || sends_token_ids(target, workload) {
-        Form::Ids
-    } else {
-        let known = options.calibration;
-        Form::Text(match known {
-            Some(calibration) => calibration,
-            None => probe::calibrate_text(target, workload.api, &options.salt, options.request_timeout).await?,
-        })
-    };
+    let form = form(target, workload, options).await?;
     let prompts = Prompts::new(workload, form, target.dataset.as_deref(), &options.salt, options.sample)?;
     for row in prompts.rows() {
         check_prompt(&target.api, workload.api, &row.prompt)?;
@@ -153,6 +161,7 @@ async fn prepare(
         stop,
         ahead: ahead.div_ceil(workers),
         keep_gaps: options.keep_gaps,
+        before_start: options.before_start.clone(),
     };
     let shares = shares(workers, streams, schedule).into_iter().zip(polls).collect();
     Ok(Prepared { shared: Arc::new(shared), shares })

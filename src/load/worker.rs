@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::Poll;
 
-use super::LoadError;
 use super::desk::{Output, Timing};
 use super::feed::{Feed, Filler};
 use super::link::Link;
@@ -15,6 +14,7 @@ use super::pace::{Closed, Opening, Scheduled, WarmUp};
 use super::reactor::Reactor;
 use super::slot::unmeasured;
 use super::stop::{Cap, Stop};
+use super::{BeforeStart, LoadError};
 use crate::stats::{Histogram, Progress, RequestRecord, Status};
 use crate::workload::arrival::Schedule;
 use crate::workload::prompts::Prompts;
@@ -51,6 +51,7 @@ pub struct Shared {
     /// Requests written out ahead of their time, over all workers.
     pub ahead: usize,
     pub keep_gaps: bool,
+    pub before_start: Option<BeforeStart>,
 }
 
 /// The moment the measured part begins, on both clocks.
@@ -87,7 +88,11 @@ pub fn run(shared: &Arc<Shared>, share: &Share, poll: Poll) -> Result<WorkerOutp
     reactor.drive(&mut opening)?;
     let mut warm_up = WarmUp::begin(shared.clone(), &mut reactor)?;
     reactor.drive(&mut warm_up)?;
-    shared.stop.meet()?;
+    if shared.stop.meet()?
+        && let Some(BeforeStart(call)) = &shared.before_start
+    {
+        call();
+    }
     shared.check_warm_up()?;
     // Connections may have gone stale while others warmed up.
     let mut opening = Opening::stale(&mut reactor);

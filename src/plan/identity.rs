@@ -167,7 +167,7 @@ impl<'a> Resolver<'a> {
         let (locked, references) = self.locked(pairs, &spec, &method)?;
         let (hardware, hardware_source) = self.hardware(pairs, &method);
         if self.simulate && spec.sim.is_none() {
-            spec.sim = Some(rehearsal(&flavor, &model, pairs));
+            spec.sim = Some(rehearsal(&flavor, &model, spec.served_model.as_deref(), pairs));
         }
         observational(&mut document);
         let gpus = get(pairs, "gpus").and_then(Value::as_i64).unwrap_or_else(|| derived_gpus(pairs));
@@ -325,6 +325,14 @@ impl<'a> Resolver<'a> {
             table.extend(locked.iter().map(|c| ("model".into(), Value::str(c))));
             refer(ReferenceKind::Model, key, locked.is_some());
         }
+        let tokenizer = get(pairs, "tokenizer").and_then(Value::as_str).filter(|t| lock::is_local(t));
+        if let Some(tokenizer) = tokenizer {
+            // Prompts are made with it, so its content is part of what is measured.
+            let content = self.contents.digest(tokenizer).map_err(|e| {
+                Unresolved::Broken("unreadable_file", format!("the tokenizer `{tokenizer}` cannot be read: {e}"), None)
+            })?;
+            table.insert("tokenizer".into(), content.to_string().into());
+        }
         let mut assets = Table::new();
         for (name, value) in below(pairs, "assets.") {
             let reference = value.as_str().unwrap_or_default();
@@ -448,9 +456,12 @@ fn observational(document: &mut Value) {
 }
 
 /// Options of the simulated engine that stands in for a real one.
-fn rehearsal(flavor: &str, model: &str, pairs: &Pairs) -> Table {
-    let served = get(pairs, "served_model").cloned().unwrap_or_else(|| model.into());
-    let mut table = Table::from([("flavor".into(), flavor.into()), ("model".into(), served)]);
+fn rehearsal(flavor: &str, model: &str, rendered: Option<&str>, pairs: &Pairs) -> Table {
+    // The name that the template's paths and requests use; the model itself says how large it is.
+    let served = get(pairs, "served_model").cloned().or_else(|| rendered.map(Value::str));
+    let served = served.unwrap_or_else(|| model.into());
+    let mut table =
+        Table::from([("flavor".into(), flavor.into()), ("model".into(), served), ("preset".into(), model.into())]);
     for name in ["max_model_len", "max_num_seqs", "prefix_caching", "tensor_parallel", "quantization"] {
         table.extend(get(pairs, name).map(|v| (Arc::from(name), v.clone())));
     }

@@ -108,6 +108,7 @@ pub fn sample(number: u32, ttft: f64, throughput: f64, invalid: Option<&str>) ->
         simulated: false,
         summary: summary(ttft, throughput),
         resources: Resources::default(),
+        server: Default::default(),
         cost_usd: None,
         client_error_ttft_ms: Some(0.05),
         client_error_itl_ms: Some(0.02),

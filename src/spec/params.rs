@@ -99,7 +99,13 @@ use Scope::{Deploy, Unit};
 pub const PARAMS: &[Param] = &[
     p("model", Deploy, Str, Unset, "Model to serve: a Hugging Face id, or a local directory (`./`, `../` or `/`)."),
     p("revision", Deploy, Str, Unset, "Branch, tag or commit of the model."),
-    p("tokenizer", Deploy, Str, Unset, "Tokenizer, when it is not the model's own."),
+    p(
+        "tokenizer",
+        Deploy,
+        Str,
+        Unset,
+        "Tokenizer, when it is not the model's own; as a path it also makes text prompts of exact length.",
+    ),
     p("served_model", Deploy, Str, Unset, "Name the server gives the model; its own choice when unset."),
     p(
         "method",

@@ -6,6 +6,7 @@ pub mod histogram;
 pub mod interval;
 pub mod objective;
 pub mod record;
+mod server;
 pub mod steady;
 pub mod summary;
 pub mod validity;
@@ -13,6 +14,7 @@ pub mod validity;
 pub use csv::write_requests_csv;
 pub use histogram::Histogram;
 pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
+pub use server::ServerMeans;
 pub use summary::summarize;
 pub use validity::{SampleContext, validity};
 

@@ -9,7 +9,7 @@ use crate::event::search::SearchResult;
 use crate::event::{Counts, FailureClass, Outcome, Stage};
 use crate::plan::Status;
 use crate::spec::policy::{Cost, Gate, Slo};
-use crate::stats::Summary;
+use crate::stats::{ServerMeans, Summary};
 use crate::value::Value;
 
 /// Schema number of `unit.json`, `result.json` and `plan.json`.
@@ -102,6 +102,9 @@ pub struct SampleRecord {
     pub summary: Summary,
     #[serde(default)]
     pub resources: Resources,
+    /// What the server itself measured in the window.
+    #[serde(default)]
+    pub server: ServerMeans,
     /// US dollars for the measured window at the price of the run's `[cost]`.
     #[serde(default)]
     pub cost_usd: Option<f64>,

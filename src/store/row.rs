@@ -239,6 +239,7 @@ fn table() -> Vec<Column> {
     columns.extend(resource_columns());
     columns.extend(health_columns());
     columns.extend(coordinate_columns());
+    columns.extend(server_columns());
     columns
 }
 
@@ -472,6 +473,20 @@ fn coordinate_columns() -> Vec<Column> {
         col("failure_stage", "", "Where a failed attempt was.", |r| r.failure().map(|a| a.stage.as_str()).into()),
         col("failure_class", "", "`infrastructure`, `deterministic` or `invalid`.", |r| {
             r.failure().map(|a| a.class.as_str()).into()
+        }),
+    ]
+}
+
+fn server_columns() -> Vec<Column> {
+    vec![
+        col("server_ttft_mean_ms", "ms", "Mean time to first token as the server measured it in the window.", |r| {
+            r.sample().and_then(|s| s.server.server_ttft_mean_ms).into()
+        }),
+        col("server_itl_mean_ms", "ms", "Mean inter-token latency as the server measured it.", |r| {
+            r.sample().and_then(|s| s.server.server_itl_mean_ms).into()
+        }),
+        col("server_e2el_mean_ms", "ms", "Mean end-to-end latency as the server measured it.", |r| {
+            r.sample().and_then(|s| s.server.server_e2el_mean_ms).into()
         }),
     ]
 }

@@ -63,6 +63,7 @@ pub(crate) fn sample(number: u32, run: &str) -> SampleRecord {
         simulated: false,
         summary: summary(),
         resources: Resources::default(),
+        server: Default::default(),
         cost_usd: Some(0.5),
         client_error_ttft_ms: None,
         client_error_itl_ms: None,
@@ -487,7 +488,8 @@ fn the_header_is_the_published_one() {
          request_goodput,output_throughput_per_gpu,output_tokens_per_user,gpu_power_mean_w,energy_j,\
          j_per_output_token,gpu_memory_peak_mib,kv_cache_usage_peak,cost_usd,usd_per_1m_output_tokens,\
          queue_delay_p99_ms,recv_lag_p99_ms,client_cpu_fraction,client_error_ttft_ms,client_error_itl_ms,valid,\
-         invalid_reason,simulated,labels,parameters,status,attempt,engine_start,failure_stage,failure_class\n"
+         invalid_reason,simulated,labels,parameters,status,attempt,engine_start,failure_stage,failure_class,\
+         server_ttft_mean_ms,server_itl_mean_ms,server_e2el_mean_ms\n"
     );
 }
 

@@ -6,6 +6,7 @@ pub mod dataset;
 pub mod lengths;
 pub mod prompts;
 mod seeded;
+pub mod tokenizer;
 mod words;
 
 use std::time::Duration;

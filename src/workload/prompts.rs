@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::dataset::{self, Row};
 use super::seeded::{below, below_u32, generator};
+use super::tokenizer::TokenText;
 use super::words::WORDS;
 use super::{TokenLengths, Workload, WorkloadError, lengths};
 use crate::wire::request::Prompt;
@@ -55,10 +56,16 @@ impl TextCalibration {
 }
 
 /// What synthetic prompts are made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Form {
     Ids,
+    /// Common words, as many as the calibration says.
     Text(TextCalibration),
+    /// Words that are one token each, for a server that adds `overhead` tokens of its own to every prompt.
+    Tokens {
+        text: TokenText,
+        overhead: u32,
+    },
 }
 
 /// Which requests of a sample are meant; each phase has its own content.
@@ -153,7 +160,7 @@ impl Prompts {
         let seed = self.sampled.then(|| self.seed.wrapping_add(index) & (u64::MAX >> 1));
         match &self.source {
             Source::Synthetic(form) => PlannedRequest {
-                prompt: self.synthetic(*form, phase, index, drawn.input),
+                prompt: self.synthetic(form, phase, index, drawn.input),
                 input_tokens: Some(drawn.input),
                 output_tokens: drawn.output.unwrap_or(1),
                 seed,
@@ -166,7 +173,7 @@ impl Prompts {
         }
     }
 
-    fn synthetic(&self, form: Form, phase: Phase, index: u64, input: u32) -> Prompt {
+    fn synthetic(&self, form: &Form, phase: Phase, index: u64, input: u32) -> Prompt {
         let mut own = self.content("prompt", &[phase.name().as_bytes(), &index.to_le_bytes()]);
         let shared = (self.tokens.shared_prefix > 0).then(|| {
             let group = index % u64::from(self.tokens.prefix_groups.max(1));
@@ -192,6 +199,16 @@ impl Prompts {
                 push_words(&mut text, &mut own, total - prefix);
                 Prompt::Text(text)
             }
+            Form::Tokens { text: words, overhead } => {
+                let total = input.saturating_sub(*overhead).max(1);
+                let prefix = shared.as_ref().map_or(0, |_| self.tokens.shared_prefix.min(total - 1));
+                let mut text = String::with_capacity(7 * total as usize);
+                if let Some(mut shared) = shared {
+                    words.push(&mut text, &mut shared, prefix);
+                }
+                words.push(&mut text, &mut own, total - prefix);
+                Prompt::Text(text)
+            }
         }
     }
 
@@ -207,8 +224,13 @@ impl Prompts {
 /// A text of exactly `words` words, its content told apart by `parts`; what calibration sends.
 pub fn sample_text(words: u32, parts: &[&[u8]]) -> String {
     let mut text = String::new();
-    push_words(&mut text, &mut generator("calibration", parts), words);
+    push_words(&mut text, &mut calibration_generator(parts), words);
     text
+}
+
+/// What calibration texts are drawn from.
+pub fn calibration_generator(parts: &[&[u8]]) -> ChaCha8Rng {
+    generator("calibration", parts)
 }
 
 fn token(rng: &mut ChaCha8Rng) -> u32 {
@@ -330,6 +352,27 @@ mod tests {
         assert_eq!(text.split(' ').count(), 54);
         assert_eq!(TextCalibration::from_points((32, 42), (544, 42)), None);
         assert_eq!(calibration.words_for(3), 1);
+    }
+
+    #[test]
+    fn text_of_tokens_has_the_length_asked_for_less_what_the_server_adds() {
+        let tokenizer = crate::workload::tokenizer::tests::byte_level();
+        let text = TokenText::from_json(&crate::workload::tokenizer::tests::json(&tokenizer)).unwrap();
+        let mut w = workload();
+        w.tokens.shared_prefix = 32;
+        let prompts = Prompts::new(&w, Form::Tokens { text, overhead: 9 }, None, b"u", 0).unwrap();
+        let made: Vec<String> = (0..20)
+            .map(|i| match prompts.get(Phase::Measured, i).prompt {
+                Prompt::Text(text) => text,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        for text in &made {
+            assert_eq!(tokenizer.encode(text.as_str(), false).unwrap().len(), 64 - 9);
+            let ids = |t: &str| tokenizer.encode(t, false).unwrap().get_ids().to_vec();
+            assert_eq!(ids(text)[..32], ids(&made[0])[..32], "the shared prefix");
+        }
+        assert_eq!(made.iter().collect::<BTreeSet<_>>().len(), 20);
     }
 
     #[test]

@@ -342,8 +342,12 @@ impl Loader for Mock {
                 summary.e2el_intended = summary.e2el.clone();
             }
             match act.unwrap_or(Act::Ok) {
-                Act::Ok | Act::Hang => Ok(Measurement { summary, invalid: None, client_error: None }),
-                Act::Invalid(reason) => Ok(Measurement { summary, invalid: Some(reason), client_error: None }),
+                Act::Ok | Act::Hang => {
+                    Ok(Measurement { summary, server: Default::default(), invalid: None, client_error: None })
+                }
+                Act::Invalid(reason) => {
+                    Ok(Measurement { summary, server: Default::default(), invalid: Some(reason), client_error: None })
+                }
                 Act::Fail { cause, deterministic } => Err(LoaderError { cause, deterministic }),
                 Act::Die => {
                     death.cancel();
@@ -362,7 +366,12 @@ impl Mock {
             script.warm_up_deaths -= 1;
             death.cancel();
         }
-        Ok(Measurement { summary: crate::store::tests::sample(1, "r").summary, invalid: None, client_error: None })
+        Ok(Measurement {
+            summary: crate::store::tests::sample(1, "r").summary,
+            server: Default::default(),
+            invalid: None,
+            client_error: None,
+        })
     }
 }
 

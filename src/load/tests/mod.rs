@@ -1,6 +1,7 @@
 //! The load generator against scripted servers: exact bytes on loopback sockets.
 
 mod connections;
+mod lengths;
 mod pitfalls;
 mod runs;
 mod server;
@@ -32,6 +33,7 @@ pub fn target(url: &str, dialect: Dialect) -> Target {
         headers: Vec::new(),
         tls: TlsConfig::default(),
         dataset: None,
+        tokenizer: None,
     }
 }
 

@@ -171,3 +171,22 @@ async fn what_is_not_supported_is_refused_before_anything_is_sent() {
     w.api = Api::Chat;
     assert!(sample(&target("http://u:p@127.0.0.1:1", Dialect::Openai), &w).await.is_err());
 }
+
+#[tokio::test]
+async fn what_is_to_happen_before_the_start_happens_once_between_warm_up_and_measurement() {
+    let server = Server::start(good).await;
+    let mut w = workload(4, 10);
+    w.warmup = 6;
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (noted, requests) = (seen.clone(), server.requests_seen());
+    let call = move || noted.lock().unwrap().push(requests());
+    let options = LoadOptions {
+        workers: Some(3),
+        before_start: Some(crate::load::BeforeStart(std::sync::Arc::new(call))),
+        ..options()
+    };
+    let t = target(&server.url, Dialect::Openai);
+    run_sample(&t, &w, &options, Arc::default(), CancellationToken::new()).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [6]);
+    assert_eq!(server.requests().len(), 16);
+}

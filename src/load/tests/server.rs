@@ -55,6 +55,12 @@ impl Server {
         Server::start_with(Some(acceptor), script).await
     }
 
+    /// Counts the requests so far, from any thread.
+    pub fn requests_seen(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let seen = self.seen.clone();
+        move || seen.lock().unwrap().iter().filter(|s| matches!(s, Seen::Request(_))).count()
+    }
+
     async fn start_with(
         tls: Option<TlsAcceptor>,
         script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static,
