@@ -203,7 +203,7 @@ impl Pace for Scheduled {
     }
 
     fn due_ns(&self) -> u64 {
-        if self.finished() {
+        if self.ready.is_empty() && self.arrivals.next.is_none() {
             return u64::MAX;
         }
         if self.blocked {

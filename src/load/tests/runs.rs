@@ -62,6 +62,21 @@ async fn requests_that_the_cap_never_let_start_are_cancelled_ones() {
 }
 
 #[tokio::test]
+async fn waiting_takes_no_cpu() {
+    // A closed and an open loop that wait for answers, for their next start, for the cap, and for the drain.
+    let server = Server::start(|_| vec![Step::Wait(Duration::from_secs(3600))]).await;
+    for (rate, concurrency) in [(None, Some(2)), (Some(8.0), None), (Some(20.0), Some(1))] {
+        let mut w = workload(1, 1);
+        (w.requests, w.duration, w.rate, w.concurrency) = (None, Some(Duration::from_millis(250)), rate, concurrency);
+        let options = LoadOptions { drain_timeout: Duration::from_millis(250), ..options() };
+        let t = target(&server.url, Dialect::Openai);
+        let data = run_sample(&t, &w, &options, Arc::default(), CancellationToken::new()).await.unwrap();
+        let cpu = data.client_cpu_fraction.unwrap();
+        assert!(cpu < 0.3, "{cpu} of a core with {rate:?} and {concurrency:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_takes_too_long_is_an_error() {
     let server =
         Server::start(|r| if r.number == 0 { vec![Step::Wait(Duration::from_secs(3600))] } else { good(r) }).await;
