@@ -71,9 +71,9 @@ pub struct Desk {
     /// Bytes are read and handled without a pause in between, so one buffer does.
     pub buffer: Box<[u8]>,
     pub output: Output,
-    /// Since when what is read now may have been there, nanoseconds after the epoch.
-    pub there_since: u64,
-    /// The last stamp.
+    /// Since when what is read now may have been there, nanoseconds after the epoch; only some waits are looked at.
+    pub there_since: Option<u64>,
+    /// The last look at the clock.
     pub stamp: u64,
     /// Token events that the progress counters do not know of yet.
     pub untold: u64,
@@ -90,7 +90,7 @@ impl Desk {
             timing,
             buffer: vec![0; READ_SIZE].into_boxed_slice(),
             output: Output::default(),
-            there_since: 0,
+            there_since: None,
             stamp: 0,
             untold: 0,
             progress: None,
@@ -102,7 +102,9 @@ impl Desk {
     #[inline]
     pub fn take_stamp(&mut self) -> u64 {
         self.stamp = self.timing.now();
-        self.output.recv_lag.record(self.stamp.saturating_sub(self.there_since));
+        if let Some(since) = self.there_since {
+            self.output.recv_lag.record(self.stamp.saturating_sub(since));
+        }
         self.stamp
     }
 

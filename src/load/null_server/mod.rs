@@ -161,7 +161,8 @@ impl Server {
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
-                    WAKE | TIMER => {}
+                    TIMER => self.timer.rang(),
+                    WAKE => {}
                     Token(number) => self.ready(number, &mut buffer),
                 }
             }
@@ -176,7 +177,7 @@ impl Server {
             return Some(Duration::ZERO);
         }
         let Reverse((due_ns, _)) = self.due.peek()?;
-        self.timer.sleep(self.epoch + Duration::from_nanos(*due_ns), Instant::now())
+        self.timer.sleep(self.epoch + Duration::from_nanos(*due_ns))
     }
 
     fn now_ns(&self) -> u64 {
