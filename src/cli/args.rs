@@ -325,6 +325,9 @@ pub struct MeasureArgs {
     /// Name of the model [default: the first that the server lists]
     #[arg(long)]
     pub model: Option<String>,
+    /// The model's own tokenizer, for text of exact lengths: a tokenizer.json or a directory with one
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub load: LoadFlags,
     /// A header of every request; ${NAME} is read from the environment

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 /// Words that are kept: the first of the vocabulary, which are the most frequent ones.
-const WORDS: usize = 6000;
+const WORDS: usize = 4500;
 /// How byte-level and SentencePiece vocabularies write a space.
 pub const SPACES: [char; 2] = ['Ġ', '▁'];
 
