@@ -157,7 +157,7 @@ fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 
-fn text<'a>(raw: &'a RawValue) -> Option<&'a str> {
+fn text(raw: &RawValue) -> Option<&str> {
     parse(raw)
 }
 
