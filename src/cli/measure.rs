@@ -266,6 +266,8 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
         simulated: false,
         summary: m.summary,
         resources: Default::default(),
+        sanity: None,
+        prefetching: false,
         server: m.server,
         cost_usd: None,
         client_error_ttft_ms: m.client_error.map(|e| e.ttft_ms),

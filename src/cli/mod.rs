@@ -8,7 +8,9 @@ mod containers;
 mod contents;
 mod env;
 mod explain;
+mod export;
 mod failure;
+mod float;
 mod git;
 mod init;
 mod load_flags;
@@ -20,15 +22,19 @@ mod output;
 mod plan;
 mod prepare;
 mod ps;
+mod references;
 mod report;
 mod results;
 mod run;
+mod schedule;
 mod schema;
 mod selection;
 mod sim;
 mod start;
 mod stop;
+mod summary;
 mod validate;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -68,6 +74,8 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Measure(args) => measure::command(&args, &global, output),
         Command::Calibrate(args) => calibrate::command(&args, &global, output),
         Command::Report(args) => report::command(&args, &global, output),
+        Command::Export(args) => export::command(&args, &global, output),
+        Command::Schedule(args) => schedule::command(&args, &global, output),
         Command::Start(args) => start::command(&args, &global, output),
         Command::Status(args) => ps::status(&args, &global, output),
         Command::Logs(args) => logs::command(&args, &global, output),

@@ -49,10 +49,12 @@ pub fn settings(flags: &RunFlags) -> Result<Vec<RunSetting>, Failure> {
         settle,
         max_error_rate,
         max_units,
+        sanity,
         parallel,
         devices,
         float,
         evict,
+        prefetch,
         seed,
         webhook,
     } = flags;
@@ -63,10 +65,11 @@ pub fn settings(flags: &RunFlags) -> Result<Vec<RunSetting>, Failure> {
         ("retry_failed", retry_failed),
         ("fail_fast", fail_fast),
         ("offline", offline),
-        ("evict", evict),
     ] {
         given.extend(on.then_some((key, Value::Bool(true))));
     }
+    given.extend(prefetch.map(|on| ("prefetch", Value::Bool(on))));
+    given.extend(evict.as_ref().map(|what| ("evict", what.parse().map_or_else(|_| Value::str(what), Value::Bool))));
     for (key, text) in [
         ("max_age", max_age),
         ("budget", budget),
@@ -75,6 +78,7 @@ pub fn settings(flags: &RunFlags) -> Result<Vec<RunSetting>, Failure> {
         ("request_timeout", request_timeout),
         ("measure_timeout", measure_timeout),
         ("settle", settle),
+        ("sanity", sanity),
         ("webhook", webhook),
     ] {
         given.extend(text.as_ref().map(|t| (key, Value::str(t))));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+use super::ahead::{Ahead, Busy};
 use super::cancel::{Cancel, Halt};
 use super::dispatch::Dispatcher;
 use super::exit::{self, Circumstances, Verdict};
@@ -17,13 +18,14 @@ use super::search::SearchWork;
 use super::work::{GroupWork, UnitWork, cached, cell_record, expected, label_record, name};
 use crate::clock::{Clock, rfc3339};
 use crate::deploy::Deployer;
-use crate::digest::UnitId;
+use crate::digest::{DeployId, UnitId};
 use crate::event::live::LiveUnits;
 use crate::event::{Counts, Entry, Event, Outcome};
 use crate::host::git::Repository;
 use crate::host::{self, HostInfo, hardware};
 use crate::plan::catalog::{Catalog, UnitState};
 use crate::plan::{Deployment, Plan, Search, Status, Unit};
+use crate::spec::policy::{Evict, RunPolicy};
 use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA, UnitFacts};
 use crate::store::run_dir::RunFiles;
 use crate::store::{Store, StoreError, Stored};
@@ -32,6 +34,9 @@ use crate::store::{Store, StoreError, Stored};
 pub type Reporter = Box<dyn FnMut(&Entry) + Send>;
 /// Judges a run that is over but for its exit code: the regression gate.
 pub type Judge = Box<dyn FnOnce(&RunRecord, &Store) -> Verdict + Send>;
+
+/// A group that has ended, and what of it another run holds.
+type Ended = (DeployId, Option<GroupWork>);
 
 /// Between two looks at a unit that another run holds.
 const LOOK: Duration = Duration::from_millis(500);
@@ -53,6 +58,10 @@ pub struct RunRequest {
     /// Where the experiment's file stands in git.
     pub repository: Option<Repository>,
     pub judge: Option<Judge>,
+    /// Text of the lock that the plan was made with, where it is not the committed one; kept in the run's directory.
+    pub lock: Option<String>,
+    /// Deployments that come after this run: what they need is not removed.
+    pub later: Vec<Deployment>,
 }
 
 /// How a run ended.
@@ -66,6 +75,8 @@ pub struct RunOutcome {
     pub files: RunFiles,
     /// Results files with rows.
     pub csv: Vec<PathBuf>,
+    /// Earlier runs that had been killed and were completed.
+    pub recovered: Vec<String>,
 }
 
 /// What ends a run before its time. Units keep what was committed; the next start completes the rest.
@@ -87,6 +98,7 @@ pub enum ExecError {
 pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     host::raise_open_files();
     let recovered = request.store.recover().map_err(ExecError::Start)?;
+    let completed = recovered.iter().filter(|r| r.problem.is_none()).map(|r| r.run.clone()).collect();
     let prepared = Prepared::new(&request);
     let (dir, record) = request
         .store
@@ -94,6 +106,9 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
             prepared.record(&request, run, timestamp)
         })
         .map_err(ExecError::Start)?;
+    if let Some(lock) = &request.lock {
+        dir.keep_lock(lock).map_err(ExecError::Start)?;
+    }
     let RunRequest { store, clock, reporter, .. } = request;
     let halt = Halt::new(request.plan.policy.budget);
     let context = GroupContext {
@@ -104,6 +119,7 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
         cancel: request.cancel,
         halt,
         live: request.live,
+        downloads: Busy::default(),
     };
     let candidates = prepared.candidates(&request.plan);
     let mut dispatcher =
@@ -113,8 +129,9 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     let probes =
         |g: &GroupWork| g.searches.iter().flat_map(|s| s.probes.iter().map(|p| p.unit.clone())).collect::<Vec<_>>();
     let used = groups.iter().flat_map(|g| g.units.iter().cloned().chain(probes(g))).collect::<Vec<_>>();
-    dispatch(&mut dispatcher, &context, groups, request.plan.policy.parallel.max(1)).await?;
-    end(dispatcher, &context, &used, request.judge)
+    dispatch(&mut dispatcher, &context, groups, &request.plan.policy, &request.later).await?;
+    let outcome = end(dispatcher, &context, &used, request.judge)?;
+    Ok(RunOutcome { recovered: completed, ..outcome })
 }
 
 /// A unit's part in a run, decided before it starts.
@@ -377,15 +394,19 @@ async fn dispatch(
     dispatcher: &mut Dispatcher,
     context: &GroupContext,
     mut groups: VecDeque<GroupWork>,
-    parallel: u32,
+    policy: &RunPolicy,
+    after: &[Deployment],
 ) -> Result<(), ExecError> {
     let (sender, mut events) = unbounded_channel();
     let mut running = JoinSet::new();
     let mut later = VecDeque::new();
+    let mut ahead = Ahead::new(context, &sender);
+    let mut at_work: Vec<Deployment> = Vec::new();
     loop {
-        while running.len() < parallel as usize
+        while running.len() < policy.parallel.max(1) as usize
             && let Some(work) = groups.pop_front()
         {
+            at_work.push(work.deployment.clone());
             start_group(&mut running, work, context, &sender);
         }
         if running.is_empty() {
@@ -406,9 +427,21 @@ async fn dispatch(
         }
         tokio::select! {
             biased;
-            Some(event) = events.recv() => take(dispatcher, event, context, &mut running, &mut events).await?,
+            Some(event) = events.recv() => {
+                let measures = matches!(event, Event::DeploymentReady { .. });
+                take(dispatcher, event, context, &mut running, &mut events).await?;
+                if measures && policy.prefetch {
+                    ahead.look(&groups);
+                }
+            }
             Some(ended) = running.join_next() => match ended {
-                Ok(taken) => later.extend(taken),
+                Ok((id, taken)) => {
+                    later.extend(taken);
+                    let done = at_work.iter().position(|d| d.id == id).map(|i| at_work.swap_remove(i));
+                    let queued = groups.iter().chain(&later).map(|g| &g.deployment);
+                    let needed: Vec<Deployment> = queued.chain(&at_work).chain(after).cloned().collect();
+                    evict(context, policy.evict, done.as_ref(), &needed, &sender).await;
+                }
                 Err(e) => {
                     context.cancel.interrupt();
                     while running.join_next().await.is_some() {}
@@ -423,14 +456,30 @@ async fn dispatch(
     Ok(())
 }
 
-fn start_group(
-    running: &mut JoinSet<Option<GroupWork>>,
-    work: GroupWork,
+/// Makes room where that is asked for, once a deployment is done for good.
+async fn evict(
     context: &GroupContext,
+    policy: Evict,
+    done: Option<&Deployment>,
+    needed: &[Deployment],
     sender: &UnboundedSender<Event>,
 ) {
+    let Some(done) = done.filter(|d| policy != Evict::No && needed.iter().all(|n| n.id != d.id)) else { return };
+    // Whoever interrupts a run most likely goes on with it.
+    if context.cancel.is_interrupted() {
+        return;
+    }
+    let gone = context.deployer.evict(done, needed, policy == Evict::All).await;
+    if !gone.is_empty() {
+        let message = format!("removed what no later deployment needs: {}", gone.join(", "));
+        let _ = sender.send(Event::Notice { message });
+    }
+}
+
+fn start_group(running: &mut JoinSet<Ended>, work: GroupWork, context: &GroupContext, sender: &UnboundedSender<Event>) {
     let (context, sender) = (context.clone(), sender.clone());
-    running.spawn(async move { run_group(work, &context, &sender).await });
+    let id = work.deployment.id;
+    running.spawn(async move { (id, run_group(work, &context, &sender).await) });
 }
 
 /// Takes an event; when the journal cannot be written, ends the groups in good order first.
@@ -438,7 +487,7 @@ async fn take(
     dispatcher: &mut Dispatcher,
     event: Event,
     context: &GroupContext,
-    running: &mut JoinSet<Option<GroupWork>>,
+    running: &mut JoinSet<Ended>,
     events: &mut UnboundedReceiver<Event>,
 ) -> Result<(), ExecError> {
     let Err(e) = dispatcher.take(event) else { return Ok(()) };
@@ -499,7 +548,7 @@ fn end(
     let csv = dir.csv_paths();
     let files = dir.finish(&record).map_err(ExecError::End)?;
     let csv = csv.into_iter().filter(|path| path.exists()).collect();
-    Ok(RunOutcome { counts, exit_code, verdict, record, files, csv })
+    Ok(RunOutcome { counts, exit_code, verdict, record, files, csv, recovered: Vec::new() })
 }
 
 /// The samples that each unit stands on, and how it ended.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::policy::{Cost, Gate, RunPolicy, Slo};
+use super::policy::{Cost, Evict, Gate, RunPolicy, SanityCheck, Slo};
 use super::read::Reader;
 use super::tree::{Entry, Node};
 use crate::diag::{self, Diagnostic};
@@ -22,6 +22,8 @@ enum SettingValue {
     Flag(bool),
     Time(Duration),
     Share(f64),
+    Evict(Evict),
+    Sanity(SanityCheck),
     Text(String),
     Texts(Vec<String>),
 }
@@ -45,13 +47,18 @@ pub const RUN_KEYS: &[&str] = &[
     "offline",
     "simulate",
     "gate",
+    "sanity",
     "parallel",
     "devices",
     "evict",
+    "prefetch",
     "float",
     "seed",
     "webhook",
 ];
+
+/// What `float` can name.
+pub const FLOAT: [&str; 3] = ["image", "model", "asset"];
 
 impl RunSetting {
     /// Checks one key and its value. The message says what the key takes.
@@ -64,15 +71,24 @@ impl RunSetting {
                 let count = value.as_u64().filter(|n| *n >= least && (key == "seed" || *n <= u64::from(u32::MAX)));
                 count.map(SettingValue::Count).ok_or("a whole number of at least 1")
             }
-            "fail_fast" | "retry_failed" | "force" | "offline" | "simulate" | "evict" => {
+            "fail_fast" | "retry_failed" | "force" | "offline" | "simulate" | "prefetch" => {
                 value.as_bool().map(SettingValue::Flag).ok_or("true or false")
             }
+            "evict" => Evict::read(value).map(SettingValue::Evict).ok_or("true, false or \"all\""),
             "max_error_rate" => {
                 let share = value.as_f64().filter(|f| (0.0..=1.0).contains(f));
                 share.map(SettingValue::Share).ok_or("a number between 0 and 1")
             }
+            "sanity" => {
+                let word = value.as_str().and_then(SanityCheck::parse);
+                word.map(SettingValue::Sanity).ok_or("one of \"off\", \"warn\" and \"require\"")
+            }
             "gate" | "webhook" => value.as_str().map(|s| SettingValue::Text(s.into())).ok_or("a string"),
-            "devices" | "float" => texts(value).map(SettingValue::Texts).ok_or("a list of strings"),
+            "float" => {
+                let kinds = texts(value).filter(|words| words.iter().all(|w| FLOAT.contains(&w.as_str())));
+                kinds.map(SettingValue::Texts).ok_or("a list of \"image\", \"model\" and \"asset\"")
+            }
+            "devices" => texts(value).map(SettingValue::Texts).ok_or("a list of strings"),
             _ => match value.as_str().map(units::parse_duration) {
                 Some(Ok(d)) => Ok(SettingValue::Time(d)),
                 Some(Err(e)) => return Err(format!("`{key}`: {e}")),
@@ -97,8 +113,10 @@ impl RunSetting {
             ("force", SettingValue::Flag(b)) => run.force = *b,
             ("offline", SettingValue::Flag(b)) => run.offline = *b,
             ("simulate", SettingValue::Flag(b)) => run.simulate = *b,
-            ("evict", SettingValue::Flag(b)) => run.evict = *b,
+            ("evict", SettingValue::Evict(e)) => run.evict = *e,
+            ("prefetch", SettingValue::Flag(b)) => run.prefetch = *b,
             ("max_error_rate", SettingValue::Share(f)) => run.max_error_rate = *f,
+            ("sanity", SettingValue::Sanity(s)) => run.sanity = *s,
             ("gate", SettingValue::Text(s)) => run.gate = Some(s.clone()),
             ("webhook", SettingValue::Text(s)) => run.webhook = Some(s.clone()),
             ("devices", SettingValue::Texts(l)) => run.devices = l.clone(),
@@ -268,8 +286,14 @@ mod tests {
     fn every_run_key_can_be_read_and_applied() {
         let mut run = RunPolicy::default();
         for key in RUN_KEYS {
-            let value =
-                [Value::Int(2), Value::Bool(true), Value::Float(0.5), "5m".into(), Value::list(vec!["x".into()])];
+            let value = [
+                Value::Int(2),
+                Value::Bool(true),
+                Value::Float(0.5),
+                "5m".into(),
+                "warn".into(),
+                Value::list(vec!["image".into()]),
+            ];
             let setting = value.iter().find_map(|v| RunSetting::new(key, v).ok()).unwrap_or_else(|| panic!("{key}"));
             setting.apply(&mut run);
         }

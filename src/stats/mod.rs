@@ -6,16 +6,18 @@ pub mod histogram;
 pub mod interval;
 pub mod objective;
 pub mod record;
+pub mod sanity;
 mod server;
 pub mod steady;
 pub mod summary;
 pub mod validity;
 
-pub use csv::write_requests_csv;
+pub use csv::{RequestsError, read_requests_csv, write_requests_csv};
 pub use histogram::Histogram;
 pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
+pub use sanity::{Sanity, Sense};
 pub use server::ServerMeans;
-pub use summary::summarize;
+pub use summary::{goodput, summarize};
 pub use validity::{SampleContext, validity};
 
 use std::sync::atomic::{AtomicU64, Ordering};

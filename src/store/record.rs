@@ -9,7 +9,7 @@ use crate::event::search::SearchResult;
 use crate::event::{Counts, FailureClass, Outcome, Stage};
 use crate::plan::Status;
 use crate::spec::policy::{Cost, Gate, Slo};
-use crate::stats::{ServerMeans, Summary};
+use crate::stats::{Sanity, ServerMeans, Summary};
 use crate::value::Value;
 
 /// Schema number of `unit.json`, `result.json` and `plan.json`.
@@ -102,6 +102,12 @@ pub struct SampleRecord {
     pub summary: Summary,
     #[serde(default)]
     pub resources: Resources,
+    /// What the engine answered to a fixed question when it had started; `None` where it was not asked or did not answer.
+    #[serde(default)]
+    pub sanity: Option<Sanity>,
+    /// Something for a later deployment was downloaded at the same time.
+    #[serde(default)]
+    pub prefetching: bool,
     /// What the server itself measured in the window.
     #[serde(default)]
     pub server: ServerMeans,

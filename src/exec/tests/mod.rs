@@ -1,6 +1,8 @@
 //! Dispatcher logic against a mock stack, under paused time.
 
+mod ahead;
 mod mock;
+mod sanity;
 mod search;
 
 use std::time::Duration;
