@@ -82,7 +82,7 @@ impl Sanity {
 }
 
 /// Judges a text. The first quarter may be anything: what matters is how it goes on. A loop of a whole sentence, which
-/// small models fall into, is no repetition in this sense: the unit must come [`TIMES`] times within the few tokens that
+/// small models fall into, is no repetition in this sense: the unit must come `TIMES` times within the few tokens that
 /// were asked for.
 pub fn sense(text: &str) -> Sense {
     let text = text.trim();

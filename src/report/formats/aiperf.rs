@@ -30,7 +30,7 @@ const PERCENTILES: [u8; 9] = [1, 5, 10, 25, 50, 75, 90, 95, 99];
 pub struct Metric {
     pub unit: String,
     pub avg: Option<f64>,
-    /// By [`PERCENTILES`]; those that are not known are left out.
+    /// By `PERCENTILES`; those that are not known are left out.
     pub percentiles: BTreeMap<u8, f64>,
     pub min: Option<f64>,
     pub max: Option<f64>,
