@@ -34,7 +34,7 @@ fn a_model_that_is_not_there() {
     assert_start_fails(done, "deterministic", &["the model is `/nowhere/tiny-llama`"]);
     let half = format!("model={}", without_weights(&w).display());
     let done = TRITON.one_cell(&w, ONE, &[&half]);
-    assert_start_fails(done, "deterministic", &["the model has no weights", "/llmatrix/models/half"]);
+    assert_start_fails(done, "deterministic", &["The model has no weights", "/llmatrix/models/half"]);
     w.assert_clean();
 }
 
@@ -58,7 +58,7 @@ fn too_little_memory() {
 fn a_port_that_is_taken() {
     let Some(w) = TRITON.workspace("real-triton-port") else { return };
     let done = TRITON.one_cell(&w, ONE, &[&taken_port("")]);
-    assert_start_fails(done, "infrastructure", &["the port is taken"]);
+    assert_start_fails(done, "infrastructure", &["The port is taken"]);
     w.assert_clean();
 }
 

@@ -31,7 +31,7 @@ fn a_model_that_is_not_there() {
     assert_start_fails(
         VLLM.one_cell(&w, ONE, &[&half]),
         "deterministic",
-        &["the model has no weights", "/llmatrix/models/half"],
+        &["The model has no weights", "/llmatrix/models/half"],
     );
     w.assert_clean();
 }
@@ -57,7 +57,7 @@ fn too_little_memory() {
 fn a_port_that_is_taken() {
     let Some(w) = VLLM.workspace("real-vllm-port") else { return };
     let done = VLLM.one_cell(&w, ONE, &[&taken_port("vllm serve")]);
-    assert_start_fails(done, "infrastructure", &["the port is taken"]);
+    assert_start_fails(done, "infrastructure", &["The port is taken"]);
     w.assert_clean();
 }
 
