@@ -96,6 +96,12 @@ pub const CAUSES: &[Cause] = &[
         "the model has no weights where the engine looks for them: check `model`, and that its download is complete",
     ),
     cause(
+        r"InvalidCxxCompiler|No working C\+\+ compiler found",
+        Deterministic,
+        "the engine compiles kernels as it runs, and its image has no C++ compiler: use an image that has one, or set \
+         `env.TORCHDYNAMO_DISABLE = \"1\"`",
+    ),
+    cause(
         r"trust_remote_code=True",
         Deterministic,
         "the model brings its own code: allow it with `engine_args.trust_remote_code = true`",
@@ -371,6 +377,11 @@ mod tests {
             "(Worker pid=31) ERROR 11-24 13:17:45 [multiproc_executor.py:953] RuntimeError: Cannot find any model weights with `/llmatrix/models/half`",
             Deterministic,
             "check `model`",
+        ),
+        (
+            "(Worker pid=24) ERROR 11-24 16:10:05 [multiproc_executor.py:1063] torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')",
+            Deterministic,
+            "TORCHDYNAMO_DISABLE",
         ),
         ("OSError: [Errno 98] Address already in use", Infrastructure, "port"),
         (
