@@ -242,6 +242,8 @@ pub enum Stage {
     Start,
     Ready,
     Probe,
+    /// The fixed question that every engine is asked.
+    Sanity,
     Warmup,
     Measure,
     Commit,
@@ -256,6 +258,7 @@ impl Stage {
             Stage::Start => "start",
             Stage::Ready => "ready",
             Stage::Probe => "probe",
+            Stage::Sanity => "sanity",
             Stage::Warmup => "warmup",
             Stage::Measure => "measure",
             Stage::Commit => "commit",
@@ -272,7 +275,7 @@ pub enum FailureClass {
     Infrastructure,
     /// The same inputs fail the same way; only `--retry-failed` tries again.
     Deterministic,
-    /// The client could not measure it; runs again.
+    /// What could be measured would not count: the client could not, or the engine answers with nonsense. Runs again.
     Invalid,
 }
 
@@ -286,9 +289,37 @@ impl FailureClass {
     }
 }
 
+/// A cause without the name of its container, for a line that has begun with that name.
+pub fn without_name<'c>(cause: &'c str, container: &str) -> &'c str {
+    let rest = cause.strip_prefix("cannot start ").unwrap_or(cause);
+    let Some(rest) = rest.strip_prefix(container).filter(|_| !container.is_empty()) else { return cause };
+    // With the suffix that a container has beside another of its name.
+    let suffix = |r: &str| r.get(..8).is_some_and(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
+    let rest = rest.strip_prefix('-').filter(|r| suffix(r)).map_or(rest, |r| &r[8..]);
+    match rest.strip_prefix(": ").or_else(|| rest.strip_prefix(' ')) {
+        Some(rest) if !rest.is_empty() => rest,
+        _ => cause,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_is_named_once() {
+        for (cause, expected) in [
+            ("cannot start m-hf-vllm: it needs 2 GPUs", "it needs 2 GPUs"),
+            ("m-hf-vllm: it ended with exit code 1", "it ended with exit code 1"),
+            ("m-hf-vllm-0123abcd: it ended", "it ended"),
+            ("m-hf-vllm is not ready after 3s", "is not ready after 3s"),
+            ("m-hf-vllm-other: it ended", "m-hf-vllm-other: it ended"),
+            ("CUDA out of memory", "CUDA out of memory"),
+            ("m-hf-vllm", "m-hf-vllm"),
+        ] {
+            assert_eq!(without_name(cause, "m-hf-vllm"), expected);
+        }
+    }
 
     #[test]
     fn the_last_line_of_a_run_is_flat() {

@@ -123,6 +123,16 @@ pub fn parse_bytes(text: &str) -> Result<u64, QuantityError> {
     Ok((number * scale).round() as u64)
 }
 
+/// The text that [`parse_bytes`] reads back as the same size, in the largest unit that divides it: `1536MiB`, `100`.
+pub fn format_bytes(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    match whole {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +162,8 @@ mod tests {
         assert_eq!(parse_bytes("16GiB").unwrap(), 16 << 30);
         assert_eq!(parse_bytes("1.5kB").unwrap(), 1500);
         assert!(parse_bytes("x").is_err());
+        for text in ["96MiB", "1536MiB", "2GiB", "1500", "0"] {
+            assert_eq!(format_bytes(parse_bytes(text).unwrap()), text);
+        }
     }
 }

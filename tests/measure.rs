@@ -89,6 +89,17 @@ fn the_model_has_to_come_from_somewhere() {
 }
 
 #[test]
+fn a_tokenizer_is_a_path_wherever_it_points() {
+    let s = Sandbox::new();
+    let server = Server::openai("m");
+    // Without the dot it would be the name of one on a hub.
+    measure(&s, &server, "--tokenizer models/m").exit(3).says(&["the tokenizer `./models/m` cannot be read"]);
+    s.write("models/m/tokenizer.json", "{}");
+    measure(&s, &server, "--tokenizer models/m").exit(7).says(&["models/m", "cannot be used", "Leave `tokenizer` out"]);
+    assert!(server.generations().iter().all(|r| r.max_tokens() < 5), "nothing was measured");
+}
+
+#[test]
 fn servers_that_end_their_streams_in_other_ways_are_counted_the_same() {
     let s = Sandbox::new();
     type Ending = fn(Answer) -> Answer;

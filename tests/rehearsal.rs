@@ -105,3 +105,85 @@ fn hardware_that_is_not_here_is_planned_with_a_warning_and_not_run() {
     s.run("run x.toml").exit(7).says(&["h100-sxm-80gb"]);
     s.run("run --simulate x.toml --set requests=2").success();
 }
+
+/// One unit on each of two simulated engines of one model.
+fn two_engines(s: &Sandbox, run: &str, seeds: [u32; 2]) {
+    s.write(
+        "sane.toml",
+        format!(
+            "[defaults]\nmodel = \"org/m-1B\"\nmethod = \"sim\"\n{}\nrequests = 4\ntokens = {{ input = 8, output = 4 }}\n\
+             [[matrix]]\nengine = [\"vllm\", \"sglang\"]\n[[override]]\nwhen = {{ engine = \"vllm\" }}\n\
+             set = {{ engine_args.seed = {} }}\n[[override]]\nwhen = {{ engine = \"sglang\" }}\nset = {{ engine_args.seed = {} }}\n\
+             [run]\nattempts = 1\n{run}",
+            support::FAST, seeds[0], seeds[1]
+        ),
+    );
+}
+
+#[test]
+fn an_engine_that_talks_nonsense_is_invalid_and_never_a_result() {
+    let s = Sandbox::new();
+    two_engines(&s, "", [0, 0]);
+    for nonsense in ["repeat", "empty"] {
+        let line = format!("run --set engine_args.nonsense={nonsense} --only engine=vllm sane.toml");
+        s.run(&line).exit(5).says(&[
+            "makes no sense: it answers a fixed question with",
+            "sanity = \"warn\"",
+            "1 invalid",
+        ]);
+    }
+    assert!(s.samples("artifacts").values().all(Vec::is_empty));
+    let plan = s.plan("--set engine_args.nonsense=repeat --only engine=vllm sane.toml");
+    plan.all("invalid", "it stands in the artifacts");
+    // Knowingly, it is measured; by the way of its answers alone it would still not count.
+    let line = "run --sanity warn --set engine_args.nonsense=repeat --only engine=vllm sane.toml";
+    s.run(line).success().says(&["makes no sense"]);
+    s.run("run --sanity maybe sane.toml").exit(2).says(&["\"off\", \"warn\" and \"require\""]);
+}
+
+#[test]
+fn what_engines_of_one_model_answer_is_kept_and_compared() {
+    let s = Sandbox::new();
+    two_engines(&s, "", [0, 0]);
+    let done = s.run("run sane.toml").success();
+    assert!(!done.stdout.contains("to the fixed question differ"), "{}", done.stdout);
+    let file = s.tree("artifacts").into_iter().find(|f| f.contains("sim_vllm/benchmark_")).unwrap();
+    let rows = support::rows(&s.path("artifacts").join(file));
+    assert!(rows[0]["sanity"] == "ok" && !rows[0]["sanity_text"].is_empty(), "{rows:?}");
+    assert!(rows[0]["sanity_logprob"].parse::<f64>().unwrap() < 0.0, "{rows:?}");
+    // Another seed is another checkpoint, as far as words go.
+    two_engines(&s, "", [0, 1]);
+    let done = s.run("run sane.toml").success();
+    assert!(done.stdout.contains("answers of org/m-1B (completions) to the fixed question differ:"), "{}", done.stdout);
+}
+
+#[test]
+fn a_machine_without_a_container_engine_plans_and_reports_and_says_what_a_run_lacks() {
+    let s = shootout();
+    // Nothing of it needs a token or a GPU, so that only the engine is missing.
+    s.write("e.toml", SHOOTOUT.replace("env = { HF_TOKEN = \"${HF_TOKEN}\" }", "gpus = 0"));
+    for line in ["validate e.toml", "plan e.toml", "explain --help", &format!("run --simulate {SMALL} e.toml")] {
+        finish(&mut bare(&s, line), line).success();
+    }
+    for line in ["report --simulated", "report --simulated --json"] {
+        assert!(!finish(&mut bare(&s, line), line).success().stdout.is_empty(), "{line}");
+    }
+    let line = format!("run --json {SMALL} e.toml");
+    let run = finish(&mut bare(&s, &line), &line).exit(7);
+    let events = run.json_lines();
+    let failed: Vec<&Json> = events.iter().filter(|e| e["event"] == "deployment_failed").collect();
+    assert_eq!(failed.len(), 6, "each deployment says so: {}", run.stdout);
+    for failure in failed {
+        let cause = text(&failure["cause"]);
+        for part in ["no container engine answers at unix:///nowhere/docker.sock", "Start Docker", "--simulate"] {
+            assert!(cause.contains(part), "{cause}");
+        }
+    }
+    // Where a GPU is missing too, both are told.
+    s.write("gpus.toml", SHOOTOUT.replace("env = { HF_TOKEN = \"${HF_TOKEN}\" }", "gpus = 64"));
+    let line = format!("run --json {SMALL} gpus.toml");
+    let run = finish(&mut bare(&s, &line), &line).exit(7);
+    for part in ["no container engine answers", "it needs 64 GPUs, and this host has "] {
+        assert!(run.stdout.contains(part), "{part}: {}", run.stdout);
+    }
+}

@@ -1,38 +1,12 @@
 //! Every built-in template, rendered with few and with many parameters: what would be started, as a snapshot.
 
+mod support;
+
 use std::fmt::Write;
 
-use llmatrix::spec::params::{PARAMS, Scope};
-use llmatrix::template::{Rendered, TemplateError, TemplateText, Templates};
-use llmatrix::value::{Table, Value};
-
-fn known() -> Vec<&'static str> {
-    let mut names: Vec<&'static str> = Vec::new();
-    for param in PARAMS.iter().filter(|p| p.scope == Scope::Deploy) {
-        let head = param.name.split('.').next().expect("a split has a first part");
-        if !names.contains(&head) {
-            names.push(head);
-        }
-    }
-    names
-}
-
-/// The deploy parameters of a cell: the defaults, and `set` as JSON.
-fn context(set: &str) -> Table {
-    let mut table = Table::new();
-    for param in PARAMS.iter().filter(|p| p.scope == Scope::Deploy && !p.name.contains('.')) {
-        if let Some(value) = param.default.value() {
-            table.insert(param.name.into(), value);
-        }
-    }
-    let set: Table = serde_json::from_str(set).expect("the test's own JSON");
-    table.extend(set);
-    table
-}
-
-fn render(stack: &str, set: &str) -> Result<Rendered, TemplateError> {
-    Templates::new(Vec::<TemplateText>::new()).render(stack, &context(set), &known())
-}
+use llmatrix::template::{Rendered, TemplateError, Templates};
+use llmatrix::value::Value;
+use support::rendering::{MINIMAL, render};
 
 fn refusal(stack: &str, set: &str) -> String {
     match render(stack, set) {
@@ -41,8 +15,6 @@ fn refusal(stack: &str, set: &str) -> String {
         Ok(r) => panic!("{stack} was not refused:\n{}", r.text),
     }
 }
-
-const MINIMAL: &str = r#"{"model": "Qwen/Qwen3-8B", "gpus": 1}"#;
 
 /// As much as the stack can honour.
 fn maximal(stack: &str) -> &'static str {

@@ -54,9 +54,29 @@ pub enum Command {
     Calibrate(CalibrateArgs),
     /// Show a run as a table, Markdown, HTML, CSV, JSON lines or JUnit
     #[command(
-        after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report --format html -o report.html"
+        after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report nightly --group engine --slo ttft=300ms\n  llmatrix report --format html -o report.html --plots plots/"
     )]
     Report(ReportArgs),
+    /// Compare two runs, baselines or other tools' files; the regression gate; steps over many nights
+    #[command(
+        after_help = "Examples:\n  llmatrix compare last-good last\n  llmatrix compare main my-branch --metrics p99_ttft,output_throughput\n  llmatrix compare --gate baselines/nightly.json last --limit p95_ttft=+10%\n  llmatrix compare last vllm-bench.json\n  llmatrix compare --history 60 nightly"
+    )]
+    Compare(CompareArgs),
+    /// Keep what was measured under a name, to compare with
+    #[command(
+        after_help = "Examples:\n  llmatrix baseline set v1 last\n  llmatrix baseline list\n  llmatrix baseline export v1 -o baselines/v1.json\n  llmatrix baseline rm v1"
+    )]
+    Baseline(BaselineArgs),
+    /// Write the results of a run for other tools: CSV, JSON lines, Parquet, vLLM bench, AIPerf
+    #[command(
+        after_help = "Examples:\n  llmatrix export --format csv -o results.csv\n  llmatrix export nightly --format parquet -o nightly.parquet\n  llmatrix export --format vllm-bench --only 'engine=vllm' -o bench/\n  llmatrix export --duckdb-sql > results.sql"
+    )]
+    Export(ExportArgs),
+    /// Write or print what starts a run by itself: a systemd timer, a cron line, a CI workflow
+    #[command(
+        after_help = "Examples:\n  llmatrix schedule experiments/nightly.toml --at 02:00\n  llmatrix schedule experiments/nightly.toml --on 'Sun 02:00' --cron\n  llmatrix schedule experiments/nightly.toml --at 02:00 --github -o .github/workflows/\n  llmatrix schedule experiments/nightly.toml --at 02:00 --max-age 20h --budget 6h --gate last-good"
+    )]
+    Schedule(ScheduleArgs),
     /// Start one stack in a container and leave it running
     #[command(
         after_help = "Examples:\n  llmatrix start --method hf --engine vllm --model Qwen/Qwen3-8B\n  llmatrix start --method nim --engine vllm --model meta/llama-3.1-8b-instruct --set tensor_parallel=2 --name trial"
@@ -199,6 +219,9 @@ pub struct RunFlags {
     /// A larger plan needs --yes
     #[arg(long, value_name = "N")]
     pub max_units: Option<u64>,
+    /// What becomes of an engine that answers with nonsense: off, warn or require
+    #[arg(long, value_name = "WORD")]
+    pub sanity: Option<String>,
     /// Deployments that measure at the same time
     #[arg(long, value_name = "N")]
     pub parallel: Option<u64>,
@@ -208,9 +231,12 @@ pub struct RunFlags {
     /// References to resolve anew in this run, such as image
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub float: Vec<String>,
-    /// Remove images and models that no later group needs
-    #[arg(long)]
-    pub evict: bool,
+    /// Remove what the run downloaded once no later deployment needs it; `all`: what was there before, too
+    #[arg(long, value_name = "all", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub evict: Option<String>,
+    /// Download what the next deployment needs while one is measured: true or false
+    #[arg(long, value_name = "BOOL")]
+    pub prefetch: Option<bool>,
     /// Seed of the order within a round
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -277,6 +303,12 @@ pub struct RunArgs {
     /// Do not ask, whatever the size of the plan
     #[arg(long, short)]
     pub yes: bool,
+    /// Measure only the cells that differ from the experiment as it is at a git revision
+    #[arg(long, value_name = "GIT_REF")]
+    pub base: Option<String>,
+    /// Keep a Markdown summary in this file: of the run's beginning, and of its end, whatever that is
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -325,6 +357,9 @@ pub struct MeasureArgs {
     /// Name of the model [default: the first that the server lists]
     #[arg(long)]
     pub model: Option<String>,
+    /// The model's own tokenizer, for text of exact lengths: a tokenizer.json or a directory with one
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub load: LoadFlags,
     /// A header of every request; ${NAME} is read from the environment
@@ -463,24 +498,53 @@ pub struct ReportArgs {
     /// Columns to sort by; a leading - reverses
     #[arg(long, value_delimiter = ',', value_name = "COLUMN", allow_hyphen_values = true)]
     pub sort: Vec<String>,
-    /// Keep the units that match, such as 'engine=vllm'
-    #[arg(long, value_name = "RULE")]
-    pub only: Vec<String>,
+    /// Columns by whose values the rows are put into groups
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
+    pub group: Vec<String>,
+    #[command(flatten)]
+    pub which: WhichArgs,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
     /// One row per sample
     #[arg(long)]
     pub samples: bool,
-    /// Look among simulated runs
-    #[arg(long)]
-    pub simulated: bool,
+    /// Write every plot to this directory, as SVG
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
     /// Write to a file
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
+/// Which runs and units.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WhichArgs {
+    /// Keep the units that match, such as 'engine=vllm'
+    #[arg(long, value_name = "RULE")]
+    pub only: Vec<String>,
+    /// Look among simulated runs
+    #[arg(long)]
+    pub simulated: bool,
+}
+
+/// By what results are judged, in place of the run's own `[slo]` and `[cost]`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct JudgeArgs {
+    /// Limits of a request that counts as goodput, such as ttft=300ms,tpot=50ms [default: those of the run]
+    #[arg(long, value_delimiter = ',', value_name = "METRIC=DURATION")]
+    pub slo: Vec<String>,
+    /// Price of a GPU and hour by hardware class, such as h100=2.49 [default: those of the run]
+    #[arg(long, value_delimiter = ',', value_name = "CLASS=USD")]
+    pub gpu_hour_usd: Vec<String>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReportFormat {
     Table,
+    #[value(alias = "md")]
     Markdown,
+    /// The whole of `summary.md`: table, failures, provenance
+    Summary,
     Html,
     Csv,
     Json,
@@ -488,11 +552,204 @@ pub enum ReportFormat {
 }
 
 #[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// What to compare with: a run, its timestamp, a git revision, `last`, `last-good`, a baseline, a file [default: last-good]
+    pub a: Option<String>,
+    /// What is compared; with --history, unused [default: last]
+    pub b: Option<String>,
+    /// End with 6 on a regression and with 9 where nothing can be decided
+    #[arg(long)]
+    pub gate: bool,
+    /// Take [gate] from this experiment file [default: that of the compared run]
+    #[arg(long, value_name = "FILE")]
+    pub experiment: Option<PathBuf>,
+    /// A metric and what it may lose, or its worst value, such as p95_ttft=+10%; stands over [gate]
+    #[arg(long, value_name = "METRIC=LIMIT")]
+    pub limit: Vec<String>,
+    /// Metrics to compare [default: p50_ttft,p99_ttft,p50_tpot,output_throughput,request_throughput]
+    #[arg(long, value_delimiter = ',', value_name = "METRIC", conflicts_with = "gate")]
+    pub metrics: Vec<String>,
+    /// The smallest change that matters [default: 5%]
+    #[arg(long, value_name = "SHARE", conflicts_with = "gate")]
+    pub min_effect: Option<String>,
+    /// Share of what is called worse that may be so by chance [default: 1%]
+    #[arg(long, value_name = "SHARE")]
+    pub fdr: Option<String>,
+    /// Which repeats tell how numbers scatter [default: starts]
+    #[arg(long, value_enum)]
+    pub error: Option<ErrorFlag>,
+    /// Compare within one run: each cell with the one that has these values, such as method=hf
+    #[arg(long, value_name = "KEY=VALUE,…", conflicts_with = "b")]
+    pub against: Option<String>,
+    /// Good runs up to a run that it stands on too
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub nights: Option<u32>,
+    /// Look for steps over the last N runs of an experiment (A: its name, a run, or a baseline file)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["gate", "b", "against"])]
+    pub history: Option<u32>,
+    /// Keep the cells that match, such as 'engine=vllm'
+    #[arg(long, value_name = "RULE")]
+    pub only: Vec<String>,
+    /// Show what is the same, too
+    #[arg(long)]
+    pub all: bool,
+    /// Look among simulated runs first
+    #[arg(long)]
+    pub simulated: bool,
+    #[arg(long, value_enum, default_value_t = CompareFormat::Table)]
+    pub format: CompareFormat,
+    /// Write to a file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Also write JUnit to this file
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Also write Markdown, for a comment, to this file
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Also POST the verdict to this URL, as JSON that Slack takes; ${NAME} is read from the environment
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ErrorFlag {
+    /// Engine starts, or nights
+    Starts,
+    /// Samples, whatever start they are of
+    Samples,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompareFormat {
+    Table,
+    Markdown,
+    Json,
+    Junit,
+}
+
+#[derive(Debug, Args)]
+pub struct BaselineArgs {
+    #[command(subcommand)]
+    pub action: BaselineAction,
+    /// Look among simulated runs first
+    #[arg(long, global = true)]
+    pub simulated: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BaselineAction {
+    /// Keep what a run measured under a name
+    Set {
+        name: String,
+        /// The run: its name, timestamp, experiment, git revision, `last`, `last-good`, or a file
+        #[arg(default_value = "last")]
+        run: String,
+        /// Good runs up to it that the baseline stands on too
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        nights: Option<u32>,
+    },
+    /// List the baselines
+    List,
+    /// Remove a baseline
+    Rm { name: String },
+    /// Print a baseline, or a run as one, as JSON to commit
+    Export {
+        name: String,
+        /// Write to a file
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Good runs up to a run that it stands on too
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        nights: Option<u32>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Run: its name, the beginning of it, an experiment's newest, or `last`
+    #[arg(default_value = "last")]
+    pub run: String,
+    #[arg(long, value_enum, required_unless_present = "duckdb_sql")]
+    pub format: Option<ExportFormat>,
+    #[command(flatten)]
+    pub which: WhichArgs,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+    /// Every request too, as arrays (vllm-bench)
+    #[arg(long)]
+    pub details: bool,
+    /// File to write; for vllm-bench and aiperf of several samples, a directory
+    #[arg(long, short, value_name = "FILE|DIR")]
+    pub output: Option<PathBuf>,
+    /// Print SQL with which DuckDB reads all results in place
+    #[arg(long, conflicts_with_all = ["format", "output", "only", "details"])]
+    pub duckdb_sql: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// A row per sample and failed attempt
+    Csv,
+    /// The same as JSON lines
+    Json,
+    /// The same as Parquet
+    Parquet,
+    /// A result file of `vllm bench serve` per sample
+    VllmBench,
+    /// A result file of AIPerf per sample
+    Aiperf,
+}
+
+#[derive(Debug, Args)]
+pub struct ScheduleArgs {
+    /// Experiment file to run
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Every day at this time
+    #[arg(long, value_name = "HH:MM", required_unless_present = "on", conflicts_with = "on")]
+    pub at: Option<String>,
+    /// On these days of the week at this time, such as 'Sun 02:00', 'Mon..Fri 22:30' or 'Mon,Thu 02:00'
+    #[arg(long, value_name = "DAYS HH:MM")]
+    pub on: Option<String>,
+    /// A systemd service and timer [default]
+    #[arg(long)]
+    pub systemd: bool,
+    /// A line for crontab
+    #[arg(long, conflicts_with = "systemd")]
+    pub cron: bool,
+    /// A GitHub Actions workflow for a self-hosted runner; times are UTC there
+    #[arg(long, conflicts_with_all = ["systemd", "cron"])]
+    pub github: bool,
+    /// Samples older than this do not count, such as 20h
+    #[arg(long, value_name = "DURATION")]
+    pub max_age: Option<String>,
+    /// Start no new sample after this long, such as 6h
+    #[arg(long, value_name = "DURATION")]
+    pub budget: Option<String>,
+    /// Baseline to compare with at the end
+    #[arg(long, value_name = "BASELINE")]
+    pub gate: Option<String>,
+    /// References to resolve anew in each run, such as image
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub float: Vec<String>,
+    /// Rehearse with the simulated engine in place of every stack
+    #[arg(long)]
+    pub simulate: bool,
+    /// Name of the units, the lock and the workflow [default: llmatrix-EXPERIMENT]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Write the files to this directory instead of printing them
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct SimArgs {
     /// The stack to impersonate: hf-vllm, hf-sglang, hf-trtllm, triton-vllm, triton-python, triton-trtllm, nim-vllm, unim-vllm
     #[arg(long, value_name = "METHOD-ENGINE")]
     pub flavor: String,
-    /// Simulator options, listed below
+    /// Simulator options, listed below; after --as-image, the command line of the stack's real image
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
     pub options: Vec<String>,
 }

@@ -8,13 +8,20 @@ use super::prepare;
 use crate::cli::args::Global;
 use crate::deploy::docker::{self, Container, DockerOptions, Owner, Stranger};
 use crate::host;
-use crate::hub::{self, Daemon};
+use crate::hub::{self, Daemon, DaemonAddress};
 use crate::plan::Plan;
 use crate::settings::Settings;
 
 /// Where the container engine is: the setting, else what Docker's own variable says.
-pub fn engine_host(settings: &Settings) -> Option<String> {
+fn engine_host(settings: &Settings) -> Option<String> {
     settings.docker_host.clone().or_else(|| variable("DOCKER_HOST")).filter(|h| !h.is_empty())
+}
+
+/// Where the container engine is and how it is spoken to, as Docker's own variables say.
+pub fn engine(settings: &Settings) -> DaemonAddress {
+    let verified = variable("DOCKER_TLS_VERIFY").is_some_and(|v| !v.is_empty());
+    let own = variable("DOCKER_CERT_PATH").filter(|d| !d.is_empty()).map(PathBuf::from);
+    DaemonAddress { host: engine_host(settings), tls: own.or_else(logins).filter(|_| verified) }
 }
 
 /// Docker's configuration directory.
@@ -29,8 +36,10 @@ fn variable(name: &str) -> Option<String> {
 
 /// The surroundings of a run of `plan`, whose relative paths start at `base`.
 pub fn options(plan: &Plan, base: &Path, settings: &Settings) -> DockerOptions {
+    let DaemonAddress { host, tls } = engine(settings);
     DockerOptions {
-        host: engine_host(settings),
+        host,
+        tls,
         logins: logins(),
         base: base.to_path_buf(),
         cache: settings.cache.clone(),
@@ -40,6 +49,7 @@ pub fn options(plan: &Plan, base: &Path, settings: &Settings) -> DockerOptions {
         devices: plan.policy.devices.clone(),
         gpu_locks: host::gpu::LOCKS.into(),
         offline: plan.policy.offline,
+        downloads: Arc::default(),
         by_hand: None,
         variables: Arc::new(variable),
     }
@@ -61,7 +71,7 @@ pub fn with_engine<T, F: Future<Output = Result<T, Failure>>>(
 ) -> Result<T, Failure> {
     let settings = prepare::settings(Path::new("."), global)?.settings;
     runtime()?.block_on(async {
-        let daemon = Daemon::connect(engine_host(&settings).as_deref()).await;
+        let daemon = Daemon::connect(&engine(&settings)).await;
         let daemon = daemon.map_err(|e| Failure::Environment(e.to_string()))?;
         command(daemon, settings).await
     })

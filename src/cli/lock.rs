@@ -5,14 +5,12 @@ use std::io::Write;
 use std::path::Path;
 
 use super::args::{Global, LockArgs};
-use super::containers;
 use super::failure::{ENVIRONMENT, Failure};
 use super::output::Output;
 use super::prepare::{self, Prepared};
-use crate::hub::{Daemon, HubError, RegistryLogins, image};
+use super::references::{self, Meaning, References};
 use crate::plan::identity::Contents;
-use crate::plan::lock::{self, Lock, LockedContent, LockedImage, LockedModel, Reference, ReferenceKind, is_local};
-use crate::settings::Settings;
+use crate::plan::lock::{self, Lock, Reference, ReferenceKind};
 
 pub fn command(args: &LockArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let mut code = 0;
@@ -36,66 +34,22 @@ fn one(prepared: &Prepared, args: &LockArgs, global: &Global, output: &Output) -
     let mut new = prepared.lock.clone();
     new.version = Lock::new().version;
     let mut unresolved = Vec::new();
-    let mut images = Images::new(&layered.settings, !args.offline)?;
+    let mut resolver = References::new(&layered.settings, !args.offline)?;
     for (reference, locked) in &plan.references {
         // Local content is cheap to look at; what lies beyond the network keeps what it has unless asked.
-        let local =
-            is_local(&reference.name) || (reference.kind == ReferenceKind::Asset && !reference.name.contains("://"));
-        match local.then(|| contents.digest(&reference.name)) {
-            Some(Ok(digest)) => insert(&mut new, reference, digest.to_string()),
+        match (!reference.is_remote()).then(|| contents.digest(&reference.name)) {
+            Some(Ok(digest)) => references::insert(&mut new, reference, Meaning::Content(digest.to_string())),
             Some(Err(e)) => return Err(Failure::Environment(format!("cannot lock the {reference}: {e}"))),
             None if *locked && !args.update => {}
-            None if reference.kind == ReferenceKind::Image => match images.resolve(&reference.name) {
-                Ok(digest) => insert(&mut new, reference, digest),
-                Err(e) => unresolved.push((reference.clone(), e.to_string())),
+            None => match resolver.resolve(reference) {
+                Ok(meaning) => references::insert(&mut new, reference, meaning),
+                Err(why) => unresolved.push((reference.clone(), why)),
             },
-            None => unresolved.push((reference.clone(), "this build asks no model hub".into())),
         }
     }
     retain(&mut new, &plan.references);
     report(prepared, &new, &unresolved, output)?;
     Ok(unresolved)
-}
-
-fn insert(lock: &mut Lock, reference: &Reference, content: String) {
-    let name = reference.name.clone();
-    match reference.kind {
-        ReferenceKind::Model => {
-            let model =
-                LockedModel { commit: None, content: Some(content), weight_bytes: None, kv_bytes_per_token: None };
-            lock.models.insert(name, model);
-        }
-        ReferenceKind::Asset => _ = lock.assets.insert(name, LockedContent { content }),
-        ReferenceKind::Dataset => _ = lock.datasets.insert(name, LockedContent { content }),
-        ReferenceKind::Image => _ = lock.images.insert(name, LockedImage { digest: content }),
-    }
-}
-
-/// Images, asked of the container engine; it is connected to when the first one is asked for.
-struct Images {
-    runtime: tokio::runtime::Runtime,
-    daemon: Option<Daemon>,
-    host: Option<String>,
-    logins: RegistryLogins,
-    remote: bool,
-}
-
-impl Images {
-    fn new(settings: &Settings, remote: bool) -> Result<Images, Failure> {
-        let logins = containers::logins().map(|dir| RegistryLogins::read(&dir)).unwrap_or_default();
-        let host = containers::engine_host(settings);
-        Ok(Images { runtime: containers::runtime()?, daemon: None, host, logins, remote })
-    }
-
-    fn resolve(&mut self, reference: &str) -> Result<String, HubError> {
-        self.runtime.block_on(async {
-            let daemon = match &mut self.daemon {
-                Some(daemon) => daemon,
-                unknown => unknown.insert(Daemon::connect(self.host.as_deref()).await?),
-            };
-            image::resolve(&daemon.docker, reference, &self.logins, self.remote).await
-        })
-    }
 }
 
 /// What the experiment no longer refers to leaves the lock.

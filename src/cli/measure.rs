@@ -129,7 +129,11 @@ fn planned(args: &MeasureArgs, settings: &crate::settings::Settings) -> Result<(
             header.split_once(':').ok_or_else(|| Failure::Usage(format!("--header {header}: write 'Name: value'")))?;
         set.push(format!("headers.{}={}", name.trim(), value.trim()));
     }
-    for (key, value) in [("tls.ca", &args.ca), ("tls.cert", &args.cert), ("tls.key", &args.key)] {
+    // As it is written, it could be the name of one on a hub.
+    let tokenizer = args.tokenizer.as_ref().map(|path| Path::new(".").join(path));
+    for (key, value) in
+        [("tls.ca", &args.ca), ("tls.cert", &args.cert), ("tls.key", &args.key), ("tokenizer", &tokenizer)]
+    {
         set.extend(value.as_ref().map(|v| format!("{key}={}", v.display())));
     }
     if args.insecure {
@@ -262,6 +266,8 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
         simulated: false,
         summary: m.summary,
         resources: Default::default(),
+        sanity: None,
+        prefetching: false,
         server: m.server,
         cost_usd: None,
         client_error_ttft_ms: m.client_error.map(|e| e.ttft_ms),

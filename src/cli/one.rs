@@ -6,7 +6,8 @@ use super::args::{Global, OneArgs, RunFlags, SelectionArgs};
 use super::failure::Failure;
 use super::load_flags;
 use super::output::Output;
-use super::{prepare, run};
+use super::prepare;
+use super::run::{self, Job};
 use crate::exec::Cancel;
 
 pub fn command(args: &OneArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
@@ -30,6 +31,6 @@ pub fn command(args: &OneArgs, global: &Global, output: &Output) -> Result<u8, F
     if let Some(cell) = plan.unsupported.first() {
         return Err(Failure::Usage(format!("{} × {} cannot serve this: {}", args.method, args.engine, cell.reason)));
     }
-    let code = run::execute(plan, dir, dir, &layered.settings, Cancel::default(), output)?;
+    let (code, _) = run::execute(Job::new(plan, dir, dir, layered.settings), Cancel::default(), output)?;
     Ok(u8::try_from(code).unwrap_or(70))
 }

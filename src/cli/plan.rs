@@ -12,8 +12,10 @@ use super::failure::{Failure, NOTHING};
 use super::git::Revision;
 use super::output::{self, Output};
 use super::prepare::{self, Prepared};
+use crate::plan::lock::is_local;
 use crate::plan::status::{Changes, changes};
 use crate::plan::{Cell, Plan, Reason, Search, Status, Unit, Unsupported};
+use crate::spec::policy::Evict;
 use crate::store::Store;
 use crate::units::{Objective, format_duration};
 use crate::value::Value;
@@ -85,6 +87,7 @@ impl Serialize for PlanJson<'_> {
         }
         map.serialize_entry("summary", &summary)?;
         map.serialize_entry("estimate", &plan.estimate())?;
+        map.serialize_entry("evictions", &evictions(plan))?;
         map.serialize_entry("warnings", &plan.warnings)?;
         if let Some((name, old, differences)) = self.base {
             map.serialize_entry("base", &base_json(plan, name, *old, differences.as_ref()))?;
@@ -263,6 +266,7 @@ fn human(plan: &Plan, base: Option<&Compared>) -> String {
     out.push_str(&searches(plan));
     out.push_str(&unsupported(plan));
     out.push_str(&estimate(plan));
+    out.push_str(&evicted(plan));
     if let Some(compared) = base {
         out.push_str(&against(plan, compared));
     }
@@ -395,6 +399,55 @@ fn searches(plan: &Plan) -> String {
 
 fn cached_probes(s: &Search) -> usize {
     s.probes.iter().filter(|p| p.unit.status == Status::Cached).count()
+}
+
+/// What `evict` removes, and after which deployment.
+#[derive(serde::Serialize)]
+struct Eviction {
+    after: String,
+    kind: &'static str,
+    name: String,
+    /// Also when it was here before the run.
+    whatever: bool,
+}
+
+/// The images and models that a run may remove when it is done with the last deployment that needs them.
+fn evictions(plan: &Plan) -> Vec<Eviction> {
+    let whatever = match plan.policy.evict {
+        Evict::No => return Vec::new(),
+        Evict::Own => false,
+        Evict::All => true,
+    };
+    let at_work: BTreeSet<usize> = plan.units.iter().filter(|u| u.status.needs_work()).map(|u| u.deployment).collect();
+    let mut last: BTreeMap<(&'static str, &str), &str> = BTreeMap::new();
+    for d in at_work.iter().map(|i| &plan.deployments[*i]).filter(|d| d.flavor.is_none()) {
+        let Some(container) = &d.spec.container else { continue };
+        last.insert(("image", &container.image), &d.container);
+        if !is_local(&d.model) && container.mounts.iter().any(|m| m.source == "cache:huggingface") {
+            last.insert(("model", &d.model), &d.container);
+        }
+        let remote = d.assets.iter().filter(|(_, reference)| reference.contains("://"));
+        remote.for_each(|(_, reference)| _ = last.insert(("asset", reference), &d.container));
+    }
+    let entry = |((kind, name), after): ((&'static str, &str), &str)| Eviction {
+        after: after.to_string(),
+        kind,
+        name: name.to_string(),
+        whatever,
+    };
+    last.into_iter().map(entry).collect()
+}
+
+fn evicted(plan: &Plan) -> String {
+    let all = evictions(plan);
+    if all.is_empty() {
+        return String::new();
+    }
+    let which = if all[0].whatever { "whether or not it was here before" } else { "where the run itself downloads it" };
+    let mut out = format!("\nremoved once no later deployment needs it, {which}:\n");
+    all.iter().take(SHOWN).for_each(|e| _ = writeln!(out, "  {} {}, after {}", e.kind, e.name, e.after));
+    more(&mut out, all.len(), "of them");
+    out
 }
 
 fn unsupported(plan: &Plan) -> String {

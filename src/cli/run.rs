@@ -1,7 +1,8 @@
 //! `run`: plan, deploy, measure, resume; and what `one` shares with it.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::ProgressDrawTarget;
@@ -9,39 +10,78 @@ use jiff::Timestamp;
 
 use super::args::{Global, RunArgs, RunFlags, SelectionArgs};
 use super::failure::{Failure, NOTHING};
+use super::git::Revision;
 use super::output::Output;
 use super::prepare::{self, Prepared};
-use super::{containers, results};
+use super::summary::{self, Summary};
+use super::webhook::Webhook;
+use super::{containers, float, gate, results};
 use crate::clock::SystemClock;
+use crate::compare::Comparison;
 use crate::deploy::Deployers;
-use crate::deploy::docker::DockerDeployer;
+use crate::deploy::docker::{DockerDeployer, DockerOptions, Downloads};
+use crate::diag::Diagnostic;
 use crate::event::live::LiveUnits;
 use crate::event::{Entry, Event};
-use crate::exec::{self, Cancel, LoadClient, RunOutcome, RunRequest, Verdict};
+use crate::exec::control::ControlError;
+use crate::exec::{self, Cancel, LoadClient, RunOutcome, RunRequest};
 use crate::host;
 use crate::live::{Display, JsonLines, Plain, Terminal};
-use crate::plan::Plan;
+use crate::plan::{Deployment, Plan};
+use crate::report::Report;
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::store::run_dir::RunFiles;
 
 /// Which of several exit codes stands: the first of these that occurred.
 const PRECEDENCE: [i32; 11] = [70, 130, 2, 3, 4, 7, 6, 9, 5, 8, 0];
 
 pub fn command(args: &RunArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
+    let mut summary = Summary::begin(args.summary.as_deref(), &args.paths)?;
+    let ended = run(args, global, output, &mut summary);
+    summary.end(&ended)?;
+    ended
+}
+
+fn run(args: &RunArgs, global: &Global, output: &Output, summary: &mut Summary) -> Result<u8, Failure> {
     // Every file is checked before the first one costs anything.
-    let prepared: Vec<Prepared> =
+    let mut prepared: Vec<Prepared> =
         prepare::files(&args.paths)?.iter().map(|f| prepare::prepare(f)).collect::<Result<_, _>>()?;
-    let mut ready = Vec::new();
-    for p in &prepared {
-        let layered = prepare::settings(&p.dir, global)?;
-        let plan = planned(p, &args.selection, &args.run, &layered.settings)?;
+    let mut ready = VecDeque::new();
+    for p in &mut prepared {
+        let settings = prepare::settings(&p.dir, global)?.settings;
+        let mut plan = wanted(p, args, &settings)?;
+        if let Some(base) = args.base.as_ref().filter(|_| is_empty(&plan)) {
+            let nothing = format!("{}: nothing differs from {base}, so nothing is measured", plan.experiment);
+            output.note(&nothing);
+            summary.say(&nothing);
+            continue;
+        }
+        Webhook::read(&plan.policy)?;
+        let lock = float::lock(p, &plan, &settings, output)?;
+        if let Some(lock) = lock.clone() {
+            p.lock = lock;
+            let kept = plan;
+            plan = planned(p, &args.selection, &args.run, &settings)?;
+            // That a tag moved meanwhile is none of a branch's changes.
+            if args.base.is_some() {
+                plan.keep_cells_of(&kept);
+            }
+        }
+        check_control(&plan, !args.selection.only.is_empty() || args.base.is_some(), output)?;
         confirm(&plan, args.yes, output)?;
-        ready.push((p, plan, layered.settings));
+        let lock = lock.map(|lock| lock.to_text());
+        ready.push_back(Job { lock, ..Job::new(plan, &p.path, &p.dir, settings) });
     }
     let cancel = Cancel::default();
+    let downloads = Arc::<Downloads>::default();
     let mut codes = Vec::new();
-    for (p, plan, settings) in ready {
-        codes.push(execute(plan, &p.path, &p.dir, &settings, cancel.clone(), output)?);
+    while let Some(job) = ready.pop_front() {
+        let later = ready.iter().flat_map(|j| j.plan.deployments.iter().cloned()).collect();
+        let job = Job { later, downloads: downloads.clone(), ..job };
+        let (code, files) = execute(job, cancel.clone(), output)?;
+        files.iter().for_each(|files| summary.add(files));
+        codes.push(code);
         if cancel.is_interrupted() {
             break;
         }
@@ -60,6 +100,40 @@ pub fn planned(
     let mut plan = p.plan(selection, flags, settings)?;
     plan.compare(&Store::open(&settings.artifacts, plan.simulated), Timestamp::now());
     Ok(plan)
+}
+
+/// The plan with its statuses; with `--base`, of the cells that differ from it.
+fn wanted(p: &Prepared, args: &RunArgs, settings: &Settings) -> Result<Plan, Failure> {
+    let mut plan = planned(p, &args.selection, &args.run, settings)?;
+    if let Some(base) = &args.base {
+        keep_changed(&mut plan, p, base, args)?;
+    }
+    Ok(plan)
+}
+
+fn is_empty(plan: &Plan) -> bool {
+    plan.units.is_empty() && plan.unsupported.is_empty() && plan.searches.is_empty()
+}
+
+/// Keeps the cells that differ from the experiment as it was at a revision; a file that was not there differs altogether.
+fn keep_changed(plan: &mut Plan, p: &Prepared, base: &str, args: &RunArgs) -> Result<(), Failure> {
+    let revision = Revision::open(&p.dir, base)?;
+    if let Some(old) = prepare::prepare_at(&p.path, &revision)? {
+        plan.keep_what_differs(&old.plan_at(&args.selection, &args.run, &revision)?);
+    }
+    Ok(())
+}
+
+/// A control that is no cell, or several, is a mistake of the file; one that is not selected is left out.
+fn check_control(plan: &Plan, selected: bool, output: &Output) -> Result<(), Failure> {
+    match exec::control::find(plan) {
+        Ok(_) => Ok(()),
+        Err(e @ ControlError::None(_)) if selected || plan.units.is_empty() => {
+            output.warning(&format!("{e}; drift is not told"));
+            Ok(())
+        }
+        Err(e) => Err(Failure::Invalid(vec![Diagnostic::new("bad_control", e.to_string())])),
+    }
 }
 
 /// A plan larger than `max_units` is asked about, on a terminal; elsewhere it needs `--yes`.
@@ -83,21 +157,39 @@ fn confirm(plan: &Plan, yes: bool, output: &Output) -> Result<(), Failure> {
     }
 }
 
-/// Runs one plan to its end and shows it.
-pub fn execute(
-    plan: Plan,
-    file: &Path,
-    base: &Path,
-    settings: &Settings,
-    cancel: Cancel,
-    output: &Output,
-) -> Result<i32, Failure> {
-    if plan.units.is_empty() && plan.unsupported.is_empty() && plan.searches.is_empty() {
-        output.warning(&format!("{}: nothing is selected", plan.experiment));
-        return Ok(i32::from(NOTHING));
+/// One plan to be run.
+pub struct Job {
+    pub plan: Plan,
+    /// The experiment's file, and where its relative paths start.
+    pub file: PathBuf,
+    pub base: PathBuf,
+    pub settings: Settings,
+    /// Text of the lock that this run goes by, where it is not the committed one.
+    pub lock: Option<String>,
+    /// Deployments of the plans that follow.
+    pub later: Vec<Deployment>,
+    /// What was downloaded by this command so far.
+    pub downloads: Arc<Downloads>,
+}
+
+impl Job {
+    /// A plan on its own.
+    pub fn new(plan: Plan, file: &Path, base: &Path, settings: Settings) -> Job {
+        let (file, base) = (file.to_path_buf(), base.to_path_buf());
+        Job { plan, file, base, settings, lock: None, later: Vec::new(), downloads: Arc::default() }
     }
-    for warning in warnings(&plan) {
-        output.warning(&warning);
+}
+
+/// Runs one plan to its end and shows it. Gives the exit code, and the run's files where there was a run.
+pub fn execute(job: Job, cancel: Cancel, output: &Output) -> Result<(i32, Option<RunFiles>), Failure> {
+    let Job { plan, file, base, settings, lock, later, downloads } = job;
+    let webhook = Webhook::read(&plan.policy)?;
+    if is_empty(&plan) {
+        output.warning(&format!("{}: nothing is selected", plan.experiment));
+        return Ok((i32::from(NOTHING), None));
+    }
+    for warning in &plan.warnings {
+        output.warning(warning);
     }
     let store = Store::open(&settings.artifacts, plan.simulated);
     let live = LiveUnits::default();
@@ -105,15 +197,26 @@ pub fn execute(
     let shown = display.clone();
     let with_display = move |f: &mut dyn FnMut(&mut Display)| f(&mut shown.lock().unwrap_or_else(|e| e.into_inner()));
     let hear = with_display.clone();
-    let gate = plan.policy.gate.clone();
-    let containers = containers::options(&plan, base, settings);
+    let said = gate::Said::default();
+    let judge = match plan.policy.gate.clone() {
+        Some(name) => {
+            gate::look_ahead(&name, &store, output)?;
+            Some(gate::judge(name, &plan.gate, said.clone(), *output)?)
+        }
+        None => None,
+    };
+    let offline = plan.policy.offline;
+    let containers = DockerOptions { downloads, ..containers::options(&plan, &base, &settings) };
     let named = containers.run.clone();
+    let begun = store.clone();
+    let what = format!("`{}`", file.display());
     let containers = DockerDeployer::new(containers);
     let variables = Arc::new(|name: &str| std::env::var(name).ok());
     let request = RunRequest {
         plan: Arc::new(plan),
         store: store.clone(),
-        base: base.to_path_buf(),
+        base,
+        lock,
         deployer: Arc::new(Deployers::new(variables).with_containers(Box::new(containers.clone()))),
         loader: Arc::new(LoadClient::new(Some(settings.load_threads).filter(|n| *n > 0))),
         clock: Arc::new(SystemClock),
@@ -121,13 +224,16 @@ pub fn execute(
         reporter: Box::new(move |entry: &Entry| {
             if let Event::RunStarted { run, .. } = &entry.event {
                 let _ = named.set(run.clone());
+                // Replaced when the run ends. That it cannot be written will be told then.
+                let _ = results::write(&begun.run_files(run).summary(), &summary::begun(&what));
             }
             hear(&mut |d| d.entry(entry));
         }),
         live,
         host: host::detect(),
-        repository: host::git::repository(file),
-        judge: gate.map(without_baseline),
+        repository: host::git::repository(&file),
+        judge,
+        later,
     };
     let runtime = containers::runtime()?;
     let outcome = runtime.block_on(async {
@@ -150,8 +256,14 @@ pub fn execute(
         exec::ExecError::Panic(_) => Failure::Internal(e.to_string()),
         e => Failure::Environment(e.to_string()),
     })?;
-    finish(&outcome, &store, settings, output)?;
-    Ok(outcome.exit_code)
+    let gated = said.take();
+    let report = finish(&outcome, gated.as_ref(), &store, &settings, output)?;
+    match webhook {
+        Some(_) if offline => output.warning("the webhook is not told: this run is offline"),
+        Some(webhook) => webhook.send(&outcome, &report, gated.as_ref(), &runtime, output),
+        None => {}
+    }
+    Ok((outcome.exit_code, Some(outcome.files)))
 }
 
 /// Ctrl-C and SIGTERM: the first ends in good order, the second at once.
@@ -183,36 +295,25 @@ fn display(live: &LiveUnits, output: &Output) -> Display {
     }
 }
 
-/// The gate of a version that keeps no baselines: a first night has nothing to compare with, a named one is missing.
-fn without_baseline(name: String) -> exec::Judge {
-    Box::new(move |_, _| {
-        let first = matches!(name.as_str(), "last" | "last-good");
-        let text = match first {
-            true => format!("no baseline `{name}` yet, so nothing is compared: this version keeps none"),
-            false => format!("the baseline `{name}` is not there, so nothing can be compared with it"),
-        };
-        let _ = writeln!(io::stderr(), "{text}");
-        if first { Verdict::None } else { Verdict::Undecidable }
-    })
-}
-
-/// What the plan says of itself, and settings that this version takes but does not act on.
-fn warnings(plan: &Plan) -> Vec<String> {
-    let mut out = plan.warnings.clone();
-    let p = &plan.policy;
-    let inert = [("evict", p.evict), ("float", !p.float.is_empty()), ("webhook", p.webhook.is_some())];
-    for (key, _) in inert.into_iter().filter(|(_, set)| *set) {
-        out.push(format!("`{key}` of [run] has no effect in this version"));
-    }
-    out
-}
-
 /// The files of the run, the table, and where everything is.
-fn finish(outcome: &RunOutcome, store: &Store, settings: &Settings, output: &Output) -> Result<(), Failure> {
-    let report = results::of_run(store, outcome.record.clone());
-    results::write_run_files(&report, &outcome.files)?;
+fn finish(
+    outcome: &RunOutcome,
+    gated: Option<&Comparison>,
+    store: &Store,
+    settings: &Settings,
+    output: &Output,
+) -> Result<Report, Failure> {
+    for run in &outcome.recovered {
+        // A run that was killed left the summary of its beginning.
+        if let Ok(record) = store.read_run(run) {
+            results::write_run_files(store, &mut results::of_run(store, record), &store.run_files(run), None)?;
+        }
+    }
+    let mut report = results::of_run(store, outcome.record.clone());
+    results::write_run_files(store, &mut report, &outcome.files, gated)?;
+    gated.map_or(Ok(()), |g| gate::write(g, &outcome.files, output))?;
     if output.json || output.quiet {
-        return Ok(());
+        return Ok(report);
     }
     let measured = outcome.counts.measured + outcome.counts.invalid + outcome.counts.failed + outcome.counts.blocked;
     if measured == 0 && outcome.counts.not_run == 0 {
@@ -223,5 +324,5 @@ fn finish(outcome: &RunOutcome, store: &Store, settings: &Settings, output: &Out
     output.note(&format!("results  {}/", settings.artifacts.display()));
     outcome.csv.iter().for_each(|csv| output.note(&format!("         {}", csv.display())));
     output.note(&format!("report   {}", outcome.files.report().display()));
-    Ok(())
+    Ok(report)
 }

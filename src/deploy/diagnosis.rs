@@ -76,9 +76,24 @@ pub const CAUSES: &[Cause] = &[
         "the hub refused the model: set HF_TOKEN in the environment to a token that may read it",
     ),
     fatal(
-        r"RepositoryNotFoundError|RevisionNotFoundError|is not a local folder and is not a valid model identifier",
+        r"LocalEntryNotFoundError|outgoing traffic has been disabled",
         Deterministic,
-        "there is no such model or revision: check `model` and `revision`",
+        "the engine is offline and its cache does not have the model: unset `env.HF_HUB_OFFLINE`, or download it first",
+    ),
+    fatal(
+        r"RepositoryNotFoundError|RevisionNotFoundError|is not a local folder and is not a valid model identifier|Invalid repository ID or local directory|HFValidationError|does not appear to have a file named config\.json",
+        Deterministic,
+        "there is no such model or revision: check `model` and `revision`; a local directory needs a `config.json`",
+    ),
+    fatal(
+        r"(?i)authentication error.*NGC|NGC_API_KEY.*(not set|missing|invalid)",
+        Deterministic,
+        "the NIM needs a key to get its model: set NGC_API_KEY in the environment",
+    ),
+    fatal(
+        r"Cannot find any model weights|no file named [^ ]*model\.[^ ]*.* found in directory",
+        Deterministic,
+        "the model has no weights where the engine looks for them: check `model`, and that its download is complete",
     ),
     cause(
         r"trust_remote_code=True",
@@ -101,12 +116,22 @@ pub const CAUSES: &[Cause] = &[
         "the engine does not know `$1`: check `engine_args` against the image's version",
     ),
     fatal(
-        r"error: argument |Error: No such option|error: unexpected argument|the simulator has no option",
+        r"unrecognized option '(.+?)'",
+        Deterministic,
+        "the engine does not know `$1`: check `engine_args` against the image's version",
+    ),
+    fatal(
+        r"Extra inputs are not permitted",
+        Deterministic,
+        "the engine does not know a setting of its file: check `engine_args` against the image's version",
+    ),
+    fatal(
+        r"error: argument |Error: (No such option|Invalid value for|Option .* requires|Missing argument|Got unexpected)|error: unexpected argument|the following arguments are required|the simulator has no option",
         Deterministic,
         "the engine does not take an option: check `engine_args` against the image's version",
     ),
     cause(
-        r"Insufficient space in /dev/shm|Bus error",
+        r"Insufficient space in /dev/shm|(?i:unable to initialize shared memory key)|Failed to increase the shared memory pool|Bus error",
         Deterministic,
         "the container's /dev/shm is too small: raise `container.shm_size`",
     ),
@@ -116,11 +141,45 @@ pub const CAUSES: &[Cause] = &[
         "the GPUs could not talk to each other: raise `container.shm_size`, look at `env.NCCL_DEBUG = \"INFO\"`",
     ),
     cause(r"No space left on device", Infrastructure, "a disk, or /dev/shm in the container, is full"),
-    fatal(r"address already in use|Failed to bind socket", Infrastructure, "the port is taken"),
+    fatal(
+        r"cannot listen to .* at the same address and port (\S+)",
+        Deterministic,
+        "two servers in the container are to listen on $1: give them ports of their own",
+    ),
+    fatal(
+        r"(?i)address already in use|port is already allocated|Socket '.*' already in use|Failed to bind socket",
+        Infrastructure,
+        "the port is taken",
+    ),
+    fatal(
+        r"World size .* is larger than the number of available GPUs|invalid device ordinal|unsupported gpu id",
+        Deterministic,
+        "the engine wants more GPUs than the container was given: check `gpus` and `tensor_parallel`",
+    ),
+    fatal(
+        r"Failed to infer device type|No CUDA GPUs are available|Found no NVIDIA driver|No GPU devices found",
+        Deterministic,
+        "the engine sees no GPU in its container: check `gpus`, and the container toolkit of this host",
+    ),
     fatal(
         r"Timed out waiting for engine core processes to start",
         Infrastructure,
         "the engine gave up waiting for its own start: raise `env.VLLM_ENGINE_READY_TIMEOUT_S`",
+    ),
+    fatal(
+        r"creating server: .*failed to stat file (\S+)",
+        Deterministic,
+        "there is no model repository at `$1` in the container: check `container.command` and the template's files",
+    ),
+    fatal(
+        r"creating server: .*--model-repository must be specified",
+        Deterministic,
+        "Triton was told of no model repository: check `container.command`",
+    ),
+    fatal(
+        r"Error parsing text-format inference\.ModelConfig: (.+)",
+        Deterministic,
+        "the model's `config.pbtxt` is wrong: $1",
     ),
     fatal(r"UNAVAILABLE: (?:Internal|Invalid argument|Not found): (.+?)\s*\|?\s*$", Deterministic, "Triton says: $1"),
     fatal(
@@ -147,6 +206,11 @@ pub const CAUSES: &[Cause] = &[
         r"(?i)no compatible profiles?|could not find a (?:valid|matching) profile",
         Deterministic,
         "the NIM has no profile for these GPUs: change the GPU count, `env.NIM_MODEL_PROFILE` or the image's tag",
+    ),
+    cause(
+        r"No module named (sglang\S*|vllm\S*|tensorrt_llm\S*)",
+        Deterministic,
+        "the image has no `$1`: check `image` and `container.command`",
     ),
     cause(
         r"error setting rlimit",
@@ -200,13 +264,20 @@ static BENIGN: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:\([^)]*\) *)?(?:\S+ +){0,5}?[\[(]?(?:DEBUG|INFO|WARN|WARNING|NOTICE)\b|^[IW]\d{4} |NCCL INFO")
         .expect("a valid pattern")
 });
-static EXCEPTION: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"(?:^|[\s:\]])(?:[A-Za-z_][\w.]*(?:Error|Exception)|[Ee]rror|ERROR|panicked at)\b:? \S")
-        .expect("a valid pattern")
+static EXCEPTION: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?:^|[\s:\]])[A-Za-z_][\w.]*(?:Error|Exception)\b:? \S").expect("a valid pattern"));
+/// Complaints that name no exception. Engines that log a traceback line by line call each of its lines an error.
+static COMPLAINT: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?:^|[\s:\]])(?:(?:ERROR|panicked at)\b:? \S|[Ee]rror: \S)").expect("a valid pattern")
 });
-/// Generic last words that point at a cause above them.
-const POINTERS: &[&str] =
-    &["See root cause above", "Engine core initialization failed", "404 Client Error", "Error 404"];
+/// Generic words that point at a cause elsewhere, or that any server without a GPU says.
+const POINTERS: &[&str] = &[
+    "See root cause above",
+    "Engine core initialization failed",
+    "404 Client Error",
+    "Error 404",
+    "Failed to initialize NVML",
+];
 
 /// What one line means, where it is known to mean anything.
 pub fn line(line: &str) -> Option<Diagnosis> {
@@ -226,10 +297,12 @@ pub fn find(log: &str) -> Option<Diagnosis> {
     log.lines().find_map(line)
 }
 
-/// The first line that looks like an error and is none of the generic ones that end a log. For deaths of unknown cause.
+/// The first line that names an exception, else the first that looks like an error, and is none of the generic ones that
+/// end a log. For deaths of unknown cause.
 pub fn first_error(log: &str) -> Option<&str> {
-    let telling = |l: &&str| EXCEPTION.is_match(l) && !BENIGN.is_match(l) && !POINTERS.iter().any(|p| l.contains(p));
-    log.lines().find(telling).map(str::trim)
+    let telling = |l: &&str| !BENIGN.is_match(l) && !POINTERS.iter().any(|p| l.contains(p));
+    let first = |pattern: &Regex| log.lines().filter(telling).find(|l| pattern.is_match(l));
+    first(&EXCEPTION).or_else(|| first(&COMPLAINT)).map(str::trim)
 }
 
 #[cfg(test)]
@@ -294,6 +367,17 @@ mod tests {
             Deterministic,
             "driver",
         ),
+        (
+            "(Worker pid=31) ERROR 11-24 13:17:45 [multiproc_executor.py:953] RuntimeError: Cannot find any model weights with `/llmatrix/models/half`",
+            Deterministic,
+            "check `model`",
+        ),
+        ("OSError: [Errno 98] Address already in use", Infrastructure, "port"),
+        (
+            "OSError: Error no file named model.safetensors, or pytorch_model.bin, found in directory /llmatrix/models/half.",
+            Deterministic,
+            "check `model`",
+        ),
         ("api_server.py: error: unrecognized arguments: --no-such-flag 3", Deterministic, "`--no-such-flag 3`"),
         ("Error: No such option: --kv_cache_frac", Deterministic, "engine_args"),
         ("RuntimeError: NCCL error: unhandled system error", Infrastructure, "shm_size"),
@@ -301,6 +385,16 @@ mod tests {
             "OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use",
             Infrastructure,
             "port",
+        ),
+        (
+            "E1124 13:11:36.069562 8 main.cc:257] \"failed to start HTTP service: Unavailable - Socket '0.0.0.0:8000' already in use \"",
+            Infrastructure,
+            "port",
+        ),
+        (
+            "E1124 13:02:21.897258 7 model_lifecycle.cc:642] \"failed to load 'llm' version 1: Internal: Unable to initialize shared memory key 'triton_python_backend_shm_region_1' to requested size (1048576 bytes). Error: No space left on device\"",
+            Deterministic,
+            "shm_size",
         ),
         (
             "| llm   | 1       | UNAVAILABLE: Internal: TypeError: unexpected keyword argument 'foo' |",
@@ -316,6 +410,52 @@ mod tests {
             "E1124 06:15:00.000000 1 pb_stub.cc:100] Stub process 'llm_0_0' is not healthy.",
             Infrastructure,
             "Python process",
+        ),
+        (
+            "ValueError: Invalid repository ID or local directory specified: '/llmatrix/models/tiny'.",
+            Deterministic,
+            "config.json",
+        ),
+        ("Exception: Authentication Error: NGC_API_KEY is not set", Deterministic, "set NGC_API_KEY"),
+        ("tritonserver: unrecognized option '--http-prot'", Deterministic, "`--http-prot`"),
+        (
+            "  Extra inputs are not permitted [type=extra_forbidden, input_value=4096, input_type=int]",
+            Deterministic,
+            "engine_args",
+        ),
+        (
+            "RuntimeError: Insufficient space in /dev/shm for shared memory broadcast: 160 MiB required, 64 MiB free.",
+            Deterministic,
+            "container.shm_size",
+        ),
+        (
+            "| llm   | 1       | UNAVAILABLE: Internal: Failed to initialize Python stub: unable to initialize shared memory key 'triton_python_backend_shm_region_1' to requested size (1048576 bytes). Error: No space left on device |",
+            Deterministic,
+            "container.shm_size",
+        ),
+        (
+            "The server cannot listen to HTTP requests and metrics requests at the same address and port 0.0.0.0:8000",
+            Deterministic,
+            "0.0.0.0:8000",
+        ),
+        ("OSError: [Errno 98] Address already in use", Infrastructure, "port is taken"),
+        (
+            "ValueError: World size (4) is larger than the number of available GPUs (2) in this node.",
+            Deterministic,
+            "tensor_parallel",
+        ),
+        ("RuntimeError: Failed to infer device type, please set the environment variable", Deterministic, "no GPU"),
+        ("error: creating server: Internal - failed to stat file /models", Deterministic, "`/models`"),
+        (
+            "Error parsing text-format inference.ModelConfig: 2:1: Message type \"inference.ModelConfig\" has no field named \"x\".",
+            Deterministic,
+            "config.pbtxt",
+        ),
+        ("/usr/bin/python3: No module named sglang.launch_server", Deterministic, "no `sglang.launch_server`"),
+        (
+            "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder and outgoing traffic has been disabled.",
+            Deterministic,
+            "HF_HUB_OFFLINE",
         ),
         (
             "PermissionError: [Errno 13] Permission denied: '/opt/nim/.cache/huggingface'",
@@ -373,6 +513,12 @@ mod tests {
         let log = "INFO 11-24 Error handling is on\nTraceback (most recent call last):\n  File \"x.py\"\nKeyError: 'rope'\n\
                    RuntimeError: Engine core initialization failed. See root cause above.\n";
         assert_eq!(first_error(log), Some("KeyError: 'rope'"));
-        assert_eq!(first_error("all is well\n"), None);
+        assert_eq!(first_error("all is well\nError: Failed to initialize NVML\n"), None);
+        let traced = "(Worker pid=31) ERROR 11-24 13:17:45 [x.py:953] WorkerProc failed to start.\n\
+                      (Worker pid=31) ERROR 11-24 13:17:45 [x.py:953] Traceback (most recent call last):\n\
+                      (Worker pid=31) ERROR 11-24 13:17:45 [x.py:953] KeyError: 'rope'\n";
+        assert!(first_error(traced).unwrap().ends_with("KeyError: 'rope'"));
+        // Not an error, a help text.
+        assert_eq!(first_error("  Exit the server if an error occurs during start\n"), None);
     }
 }

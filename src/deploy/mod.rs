@@ -107,6 +107,11 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Commit of the hub that the model is from, where that is known.
+    fn model_commit(&self) -> Option<String> {
+        None
+    }
+
     /// The last lines of its log, redacted; empty where there is none to read.
     fn log_tail(&self, lines: usize) -> String;
 
@@ -132,8 +137,34 @@ pub trait Deployer: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Gets what a start needs and no device is needed for: images, models. For a deployment whose turn has not come,
+    /// while another is measured: it takes as little of the host as it can.
+    fn prefetch<'a>(
+        &'a self,
+        _deployment: &'a Deployment,
+        _progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Removes what the deployment needed and none of `later` does: what this process downloaded, or with `all` what was
+    /// there before, too. Returns what is gone, for people.
+    fn evict<'a>(
+        &'a self,
+        _deployment: &'a Deployment,
+        _later: &'a [Deployment],
+        _all: bool,
+    ) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// The end of the log of the deployment's last start, redacted: for one that was given up.
     fn last_words(&self, _deployment: &Deployment) -> Option<String> {
+        None
+    }
+
+    /// What its health path looked like last, redacted, where it has been asked and did not answer well.
+    fn last_look(&self, _deployment: &Deployment) -> Option<String> {
         None
     }
 
@@ -194,8 +225,35 @@ impl Deployer for Deployers {
         }
     }
 
+    fn prefetch<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        match self.of(deployment) {
+            Some(deployer) => deployer.prefetch(deployment, progress),
+            None => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn evict<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        later: &'a [Deployment],
+        all: bool,
+    ) -> BoxFuture<'a, Vec<String>> {
+        match self.of(deployment) {
+            Some(deployer) => deployer.evict(deployment, later, all),
+            None => Box::pin(std::future::ready(Vec::new())),
+        }
+    }
+
     fn last_words(&self, deployment: &Deployment) -> Option<String> {
         self.of(deployment)?.last_words(deployment)
+    }
+
+    fn last_look(&self, deployment: &Deployment) -> Option<String> {
+        self.of(deployment)?.last_look(deployment)
     }
 
     fn start<'a>(
@@ -240,7 +298,7 @@ pub(crate) mod tests {
             method: "hf".into(),
             engine: "vllm".into(),
             hardware: "cpu".into(),
-            gpus: 1,
+            gpus: 0,
             assets: Vec::new(),
             endpoint: None,
             headers: Vec::new(),

@@ -16,9 +16,10 @@ use super::tokenizers::Tokenizers;
 use crate::deploy::Endpoint;
 use crate::load::{self, BeforeStart, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
 use crate::plan::TlsOptions;
-use crate::stats::{self, SampleContext, ServerMeans};
+use crate::stats::{self, SampleContext, Sanity, ServerMeans, sanity};
 use crate::telemetry::{self, Scraper};
 use crate::wire::ApiSpec;
+use crate::wire::answer::Answer;
 use crate::workload::Workload;
 
 /// How long one readiness request may take.
@@ -63,6 +64,21 @@ impl Loader for LoadClient {
                 }),
                 Err(e) => Err(failed(&e)),
             }
+        })
+    }
+
+    fn sanity<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        api: &'a ApiSpec,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Sanity, LoaderError>> {
+        Box::pin(async move {
+            let target = target(endpoint, api, None);
+            let answer = load::ask(&target, sanity::QUESTION, sanity::TOKENS, timeout).await.map_err(|e| failed(&e))?;
+            let shown = endpoint.redactor.redact(&answer.text);
+            let Answer { tokens, logprobs, finish, .. } = answer;
+            Ok(Sanity { tokens, logprobs, finish, ..Sanity::of(api.default.as_str(), &shown) })
         })
     }
 

@@ -11,6 +11,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::ahead::Busy;
 use super::cancel::{Cancel, Halt};
 use super::loader::Loader;
 use super::work::{GroupWork, UnitWork};
@@ -19,6 +20,7 @@ use crate::deploy::{Deployer, Engine, Failure};
 use crate::digest::UnitId;
 use crate::event::live::LiveUnits;
 use crate::event::{Event, FailureClass, Outcome, Stage};
+use crate::stats::Sanity;
 use crate::store::record::AttemptRecord;
 use crate::store::{Lookup, Reservation, Store, StoreError};
 
@@ -32,6 +34,8 @@ pub struct GroupContext {
     pub cancel: Cancel,
     pub halt: Halt,
     pub live: LiveUnits,
+    /// Whether something for a later group is being downloaded.
+    pub downloads: Busy,
 }
 
 /// First pause before another try; doubled from try to try.
@@ -62,6 +66,8 @@ pub(super) struct Group<'a> {
     events: &'a UnboundedSender<Event>,
     /// Engine starts so far that became ready.
     pub(super) starts: u32,
+    /// What the engine that was started last answered to the fixed question.
+    pub(super) sanity: Option<Sanity>,
     /// Why the deployment failed for good, once it has.
     pub(super) failure: Option<String>,
     /// Units that a search has brought into the run.
@@ -99,8 +105,17 @@ impl<'a> Group<'a> {
     ) -> (Group<'a>, Option<GroupWork>) {
         let units = std::mem::take(&mut work.units);
         let mut taken = GroupWork { units: Vec::new(), searches: Vec::new(), ..work.clone() };
-        let mut group =
-            Group { work, units: Vec::new(), context, events, starts: 0, failure: None, joined: BTreeSet::new() };
+        let starts = work.starts_before;
+        let mut group = Group {
+            work,
+            units: Vec::new(),
+            context,
+            events,
+            starts,
+            sanity: None,
+            failure: None,
+            joined: BTreeSet::new(),
+        };
         for mut unit in units {
             match context.store.reserve(&group.work.deployment.directory, &unit.record) {
                 Ok(Lookup::Reserved(reservation)) => group.take(unit, reservation, false),
@@ -278,7 +293,12 @@ impl<'a> Group<'a> {
                 self.tell(Event::Notice { message: format!("the failure of {unit_id} could not be kept: {e}") });
             }
             self.tell(Event::UnitBlocked { unit_id, cause: failure.cause.clone() });
-            self.finish(index, Outcome::Blocked { cause: failure.cause.clone() });
+            let cause = failure.cause.clone();
+            let outcome = match failure.class {
+                FailureClass::Invalid => Outcome::Invalid { reason: cause },
+                FailureClass::Infrastructure | FailureClass::Deterministic => Outcome::Blocked { cause },
+            };
+            self.finish(index, outcome);
         }
     }
 

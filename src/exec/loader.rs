@@ -11,7 +11,7 @@ use super::tokenizers::TokenizerPath;
 use crate::deploy::Endpoint;
 use crate::digest::UnitId;
 use crate::spec::policy::Slo;
-use crate::stats::{Progress, ServerMeans, Summary};
+use crate::stats::{Progress, Sanity, ServerMeans, Summary};
 use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
@@ -72,6 +72,14 @@ pub struct LoaderError {
 pub trait Loader: Send + Sync {
     /// Sends a one-token request, as readiness asks for. The error says what came back instead.
     fn probe<'a>(&'a self, endpoint: &'a Endpoint, api: &'a ApiSpec) -> BoxFuture<'a, Result<(), LoaderError>>;
+
+    /// Asks the fixed question. The error says why there is no answer.
+    fn sanity<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        api: &'a ApiSpec,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Sanity, LoaderError>>;
 
     /// Warms up and measures one sample.
     fn measure<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Measurement, LoaderError>>;

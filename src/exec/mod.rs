@@ -1,8 +1,10 @@
 //! Runs a plan. One dispatcher owns all state of the run; groups work, tell it what happens, and commit what they measure
 //! to the artifacts. May use everything below it, and neither `live` nor `report`: those read events and files.
 
+pub mod ahead;
 pub mod cancel;
 pub mod client;
+pub mod control;
 mod dispatch;
 pub mod exit;
 pub mod group;

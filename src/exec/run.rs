@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+use super::ahead::{Ahead, Busy};
 use super::cancel::{Cancel, Halt};
+use super::control::{self, Control};
 use super::dispatch::Dispatcher;
 use super::exit::{self, Circumstances, Verdict};
 use super::group::{GroupContext, INTERRUPTED, run_group};
@@ -17,13 +19,14 @@ use super::search::SearchWork;
 use super::work::{GroupWork, UnitWork, cached, cell_record, expected, label_record, name};
 use crate::clock::{Clock, rfc3339};
 use crate::deploy::Deployer;
-use crate::digest::UnitId;
+use crate::digest::{DeployId, UnitId};
 use crate::event::live::LiveUnits;
 use crate::event::{Counts, Entry, Event, Outcome};
 use crate::host::git::Repository;
 use crate::host::{self, HostInfo, hardware};
 use crate::plan::catalog::{Catalog, UnitState};
 use crate::plan::{Deployment, Plan, Search, Status, Unit};
+use crate::spec::policy::{Evict, RunPolicy};
 use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA, UnitFacts};
 use crate::store::run_dir::RunFiles;
 use crate::store::{Store, StoreError, Stored};
@@ -32,6 +35,9 @@ use crate::store::{Store, StoreError, Stored};
 pub type Reporter = Box<dyn FnMut(&Entry) + Send>;
 /// Judges a run that is over but for its exit code: the regression gate.
 pub type Judge = Box<dyn FnOnce(&RunRecord, &Store) -> Verdict + Send>;
+
+/// A group that has ended, and what of it another run holds.
+type Ended = (DeployId, Option<GroupWork>);
 
 /// Between two looks at a unit that another run holds.
 const LOOK: Duration = Duration::from_millis(500);
@@ -53,6 +59,10 @@ pub struct RunRequest {
     /// Where the experiment's file stands in git.
     pub repository: Option<Repository>,
     pub judge: Option<Judge>,
+    /// Text of the lock that the plan was made with, where it is not the committed one; kept in the run's directory.
+    pub lock: Option<String>,
+    /// Deployments that come after this run: what they need is not removed.
+    pub later: Vec<Deployment>,
 }
 
 /// How a run ended.
@@ -66,6 +76,8 @@ pub struct RunOutcome {
     pub files: RunFiles,
     /// Results files with rows.
     pub csv: Vec<PathBuf>,
+    /// Earlier runs that had been killed and were completed.
+    pub recovered: Vec<String>,
 }
 
 /// What ends a run before its time. Units keep what was committed; the next start completes the rest.
@@ -87,6 +99,7 @@ pub enum ExecError {
 pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     host::raise_open_files();
     let recovered = request.store.recover().map_err(ExecError::Start)?;
+    let completed = recovered.iter().filter(|r| r.problem.is_none()).map(|r| r.run.clone()).collect();
     let prepared = Prepared::new(&request);
     let (dir, record) = request
         .store
@@ -94,6 +107,9 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
             prepared.record(&request, run, timestamp)
         })
         .map_err(ExecError::Start)?;
+    if let Some(lock) = &request.lock {
+        dir.keep_lock(lock).map_err(ExecError::Start)?;
+    }
     let RunRequest { store, clock, reporter, .. } = request;
     let halt = Halt::new(request.plan.policy.budget);
     let context = GroupContext {
@@ -104,17 +120,26 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
         cancel: request.cancel,
         halt,
         live: request.live,
+        downloads: Busy::default(),
     };
     let candidates = prepared.candidates(&request.plan);
     let mut dispatcher =
         Dispatcher::new(store.clone(), clock, reporter, dir, record, candidates).map_err(ExecError::Journal)?;
     begin(&mut dispatcher, &prepared, &request.plan, recovered).map_err(ExecError::Journal)?;
+    let mut control = prepared.control(&request.plan, &dispatcher.record.run);
     let groups = prepared.into_groups(&request.plan, &dispatcher.record);
     let probes =
         |g: &GroupWork| g.searches.iter().flat_map(|s| s.probes.iter().map(|p| p.unit.clone())).collect::<Vec<_>>();
     let used = groups.iter().flat_map(|g| g.units.iter().cloned().chain(probes(g))).collect::<Vec<_>>();
-    dispatch(&mut dispatcher, &context, groups, request.plan.policy.parallel.max(1)).await?;
-    end(dispatcher, &context, &used, request.judge)
+    if let Some(control) = &mut control {
+        control.first(&mut dispatcher, &context).await?;
+    }
+    dispatch(&mut dispatcher, &context, groups, &request.plan.policy, &request.later).await?;
+    if let Some(control) = &mut control {
+        control.last(&mut dispatcher, &context).await?;
+    }
+    let outcome = end(dispatcher, &context, &used, request.judge)?;
+    Ok(RunOutcome { recovered: completed, ..outcome })
 }
 
 /// A unit's part in a run, decided before it starts.
@@ -131,6 +156,8 @@ struct Prepared {
     samples: u64,
     starts: u64,
     provenance: Provenance,
+    /// The unit that is measured first and last, unless this host cannot.
+    control: Option<(usize, Box<UnitWork>)>,
 }
 
 impl Prepared {
@@ -170,9 +197,17 @@ impl Prepared {
             let start = &mut starts[search.deployment];
             *start = (*start).max(1);
         }
-        let starts = starts.into_iter().sum();
+        let mut starts = starts.into_iter().sum();
         let provenance = provenance(&request.host, request.repository.as_ref());
-        Prepared { parts, searches, samples, starts, provenance }
+        let control = control::find(plan).ok().flatten().and_then(|i| {
+            let unit = &plan.units[i];
+            let here = unsupported(&plan.deployments[unit.deployment], unit, &here).is_none();
+            here.then(|| (unit.deployment, Box::new(UnitWork::new(plan, unit, now, &request.base))))
+        });
+        if let Some((_, unit)) = &control {
+            (starts, samples) = (starts + 2, samples + 2 * u64::from(unit.policy.repeats));
+        }
+        Prepared { parts, searches, samples, starts, provenance, control }
     }
 
     /// Directories of stacks that may be measured.
@@ -180,6 +215,7 @@ impl Prepared {
         let work = plan.units.iter().zip(&self.parts).filter(|(_, part)| matches!(part, Part::Work(_)));
         let searches = plan.searches.iter().zip(&self.searches).filter(|(_, work)| work.is_ok());
         let deployments = work.map(|(u, _)| u.deployment).chain(searches.map(|(s, _)| s.deployment));
+        let deployments = deployments.chain(self.control.iter().map(|(deployment, _)| *deployment));
         let directories: BTreeSet<&String> = deployments.map(|d| &plan.deployments[d].directory).collect();
         directories.into_iter().cloned().collect()
     }
@@ -217,11 +253,19 @@ impl Prepared {
             slo: plan.slo.clone(),
             cost: plan.cost.clone(),
             gate: plan.gate.clone(),
+            control: None,
             warnings: plan.warnings.clone(),
             counts: None,
             exit_code: None,
             provenance: self.provenance.clone(),
         }
+    }
+
+    /// The control, ready to be measured.
+    fn control(&self, plan: &Plan, run: &str) -> Option<Control> {
+        let (deployment, unit) = self.control.as_ref()?;
+        let group = group_work(plan, &plan.deployments[*deployment], run, &self.provenance);
+        Some(Control::new(group, (**unit).clone()))
     }
 
     /// Units that the searches may ask for, beside those of the plan.
@@ -253,16 +297,28 @@ impl Prepared {
             .iter()
             .zip(work)
             .filter(|(_, (units, searches))| !(units.is_empty() && searches.is_empty()));
+        let controlled = self.control.as_ref().map(|(deployment, _)| &plan.deployments[*deployment].id);
         let group = |(deployment, (units, searches)): (&Deployment, (Vec<UnitWork>, Vec<SearchWork>))| GroupWork {
-            run: record.run.clone(),
-            simulated: plan.simulated,
-            deployment: as_started(deployment),
             units,
             searches,
-            provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
-            usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
+            starts_before: u32::from(controlled == Some(&deployment.id)),
+            ..group_work(plan, deployment, &record.run, &self.provenance)
         };
         groups.map(group).collect()
+    }
+}
+
+/// The worklist of a deployment, without work.
+fn group_work(plan: &Plan, deployment: &Deployment, run: &str, provenance: &Provenance) -> GroupWork {
+    GroupWork {
+        run: run.to_string(),
+        simulated: plan.simulated,
+        deployment: as_started(deployment),
+        units: Vec::new(),
+        searches: Vec::new(),
+        provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..provenance.clone() },
+        usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
+        starts_before: 0,
     }
 }
 
@@ -377,15 +433,19 @@ async fn dispatch(
     dispatcher: &mut Dispatcher,
     context: &GroupContext,
     mut groups: VecDeque<GroupWork>,
-    parallel: u32,
+    policy: &RunPolicy,
+    after: &[Deployment],
 ) -> Result<(), ExecError> {
     let (sender, mut events) = unbounded_channel();
     let mut running = JoinSet::new();
     let mut later = VecDeque::new();
+    let mut ahead = Ahead::new(context, &sender);
+    let mut at_work: Vec<Deployment> = Vec::new();
     loop {
-        while running.len() < parallel as usize
+        while running.len() < policy.parallel.max(1) as usize
             && let Some(work) = groups.pop_front()
         {
+            at_work.push(work.deployment.clone());
             start_group(&mut running, work, context, &sender);
         }
         if running.is_empty() {
@@ -406,9 +466,21 @@ async fn dispatch(
         }
         tokio::select! {
             biased;
-            Some(event) = events.recv() => take(dispatcher, event, context, &mut running, &mut events).await?,
+            Some(event) = events.recv() => {
+                let measures = matches!(event, Event::DeploymentReady { .. });
+                take(dispatcher, event, context, &mut running, &mut events).await?;
+                if measures && policy.prefetch {
+                    ahead.look(&groups);
+                }
+            }
             Some(ended) = running.join_next() => match ended {
-                Ok(taken) => later.extend(taken),
+                Ok((id, taken)) => {
+                    later.extend(taken);
+                    let done = at_work.iter().position(|d| d.id == id).map(|i| at_work.swap_remove(i));
+                    let queued = groups.iter().chain(&later).map(|g| &g.deployment);
+                    let needed: Vec<Deployment> = queued.chain(&at_work).chain(after).cloned().collect();
+                    evict(context, policy.evict, done.as_ref(), &needed, &sender).await;
+                }
                 Err(e) => {
                     context.cancel.interrupt();
                     while running.join_next().await.is_some() {}
@@ -423,14 +495,30 @@ async fn dispatch(
     Ok(())
 }
 
-fn start_group(
-    running: &mut JoinSet<Option<GroupWork>>,
-    work: GroupWork,
+/// Makes room where that is asked for, once a deployment is done for good.
+async fn evict(
     context: &GroupContext,
+    policy: Evict,
+    done: Option<&Deployment>,
+    needed: &[Deployment],
     sender: &UnboundedSender<Event>,
 ) {
+    let Some(done) = done.filter(|d| policy != Evict::No && needed.iter().all(|n| n.id != d.id)) else { return };
+    // Whoever interrupts a run most likely goes on with it.
+    if context.cancel.is_interrupted() {
+        return;
+    }
+    let gone = context.deployer.evict(done, needed, policy == Evict::All).await;
+    if !gone.is_empty() {
+        let message = format!("removed what no later deployment needs: {}", gone.join(", "));
+        let _ = sender.send(Event::Notice { message });
+    }
+}
+
+fn start_group(running: &mut JoinSet<Ended>, work: GroupWork, context: &GroupContext, sender: &UnboundedSender<Event>) {
     let (context, sender) = (context.clone(), sender.clone());
-    running.spawn(async move { run_group(work, &context, &sender).await });
+    let id = work.deployment.id;
+    running.spawn(async move { (id, run_group(work, &context, &sender).await) });
 }
 
 /// Takes an event; when the journal cannot be written, ends the groups in good order first.
@@ -438,7 +526,7 @@ async fn take(
     dispatcher: &mut Dispatcher,
     event: Event,
     context: &GroupContext,
-    running: &mut JoinSet<Option<GroupWork>>,
+    running: &mut JoinSet<Ended>,
     events: &mut UnboundedReceiver<Event>,
 ) -> Result<(), ExecError> {
     let Err(e) = dispatcher.take(event) else { return Ok(()) };
@@ -499,7 +587,7 @@ fn end(
     let csv = dir.csv_paths();
     let files = dir.finish(&record).map_err(ExecError::End)?;
     let csv = csv.into_iter().filter(|path| path.exists()).collect();
-    Ok(RunOutcome { counts, exit_code, verdict, record, files, csv })
+    Ok(RunOutcome { counts, exit_code, verdict, record, files, csv, recovered: Vec::new() })
 }
 
 /// The samples that each unit stands on, and how it ended.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Since;
 use super::group::{Flow, Group};
 use super::loader::{Job, LoaderError, Measurement};
 use crate::clock::{Stopwatch, rfc3339};
@@ -41,6 +42,7 @@ struct Try {
     round: u32,
     started_at: String,
     watch: tokio::time::Instant,
+    downloads: Since,
 }
 
 impl Group<'_> {
@@ -109,6 +111,7 @@ impl Group<'_> {
             round,
             started_at: rfc3339(self.context.clock.now()),
             watch: tokio::time::Instant::now(),
+            downloads: self.context.downloads.now(),
         };
         let drafted = reservation.draft();
         let work = &self.units[index].work;
@@ -279,6 +282,8 @@ impl Group<'_> {
             cost_usd: self.work.usd_per_hour.map(|usd| usd * summary.duration_s / 3600.0),
             summary,
             resources: Resources::default(),
+            sanity: self.sanity.clone(),
+            prefetching: self.context.downloads.was(this.downloads),
             server: measurement.server,
             client_error_ttft_ms: measurement.client_error.map(|e| e.ttft_ms),
             client_error_itl_ms: measurement.client_error.map(|e| e.itl_ms),
@@ -294,6 +299,7 @@ impl Group<'_> {
         Provenance {
             engine_version: engine.version(),
             image_digest: engine.image_digest(),
+            model_commit: engine.model_commit(),
             docker_version: engine.container_engine(),
             network_path: Some(engine.endpoint().network_path.clone()),
             ..self.work.provenance.clone()

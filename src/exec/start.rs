@@ -12,7 +12,10 @@ use super::work::UnitWork;
 use crate::clock::rfc3339;
 use crate::deploy::{Engine, Failure, Progress};
 use crate::event::{Event, FailureClass, Stage};
+use crate::spec::policy::SanityCheck;
+use crate::stats::Sanity;
 use crate::units::format_duration;
+use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
 /// Requests of the discarded warm-up, at most.
@@ -20,6 +23,15 @@ const WARMUP_REQUESTS: u64 = 16;
 /// One-token requests that may fail before the engine counts as not working.
 const PROBES: u32 = 5;
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
+
+/// An engine that is ready to be measured.
+struct Started {
+    engine: Box<dyn Engine>,
+    /// To its first token.
+    seconds: f64,
+    /// What it answered to the fixed question.
+    sanity: Option<Sanity>,
+}
 
 impl Group<'_> {
     /// Starts the engine, within the attempts of the policy. `Stop` when there is none: then every unit has been told why.
@@ -36,8 +48,9 @@ impl Group<'_> {
             let cancel = self.context.cancel.clone();
             let Some(result) = cancel.or_interrupted(self.start_and_warm_up()).await else { return Flow::Stop };
             match result {
-                Ok((started, seconds)) => {
+                Ok(Started { engine: started, seconds, sanity }) => {
                     self.starts += 1;
+                    self.sanity = sanity;
                     self.tell(Event::DeploymentReady {
                         deploy_id: self.work.deployment.id,
                         start: self.starts,
@@ -78,25 +91,74 @@ impl Group<'_> {
         });
     }
 
-    /// An engine that has given its first token and has worked for a moment, and the seconds to that token.
-    async fn start_and_warm_up(&self) -> Result<(Box<dyn Engine>, f64), Failure> {
+    /// An engine that has given its first token, makes sense and has worked for a moment.
+    async fn start_and_warm_up(&self) -> Result<Started, Failure> {
         // What it waits for here is no part of what the engine takes.
         self.context.deployer.prepare(&self.work.deployment, &|p| self.tell_progress(p)).await?;
         let begun = tokio::time::Instant::now();
         let engine = self.start_in_time().await?;
         let seconds = begun.elapsed().as_secs_f64();
-        let died = tokio::select! {
+        let ready = tokio::select! {
             biased;
-            failure = engine.crashed() => Some(failure),
-            () = self.warm_up(&*engine) => engine.crashed().now_or_never(),
+            failure = engine.crashed() => Err(Failure { stage: Stage::Warmup, ..failure }),
+            made = self.make_sure(&*engine) => made,
         };
-        match died {
-            None => Ok((engine, seconds)),
-            Some(failure) => {
+        match ready {
+            Ok(sanity) => Ok(Started { engine, seconds, sanity }),
+            Err(failure) => {
                 let _ = engine.stop().await;
-                Err(Failure { stage: Stage::Warmup, ..failure })
+                Err(failure)
             }
         }
+    }
+
+    async fn make_sure(&self, engine: &dyn Engine) -> Result<Option<Sanity>, Failure> {
+        let sanity = self.sane(engine).await?;
+        self.warm_up(engine).await;
+        match engine.crashed().now_or_never() {
+            None => Ok(sanity),
+            Some(failure) => Err(Failure { stage: Stage::Warmup, ..failure }),
+        }
+    }
+
+    /// Asks the fixed question. An engine that gives no answer at all is no matter of sense: the samples will show what is
+    /// wrong with it.
+    async fn sane(&self, engine: &dyn Engine) -> Result<Option<Sanity>, Failure> {
+        let check = self.waiting().map(|u| u.policy.sanity).max().unwrap_or_default();
+        if check == SanityCheck::Off {
+            return Ok(None);
+        }
+        let timeout = self.waiting().map(|u| u.policy.request_timeout).max().unwrap_or_default();
+        let container = &self.work.deployment.container;
+        let sanity = match self.context.loader.sanity(engine.endpoint(), &self.asked_api(), timeout).await {
+            Ok(sanity) => sanity,
+            Err(e) => {
+                let why = engine.endpoint().redactor.redact(&e.cause);
+                self.tell(Event::Notice {
+                    message: format!("{container} gave no answer to the fixed question: {why}"),
+                });
+                return Ok(None);
+            }
+        };
+        let Some(complaint) = sanity.complaint() else { return Ok(Some(sanity)) };
+        let message = format!("{container} makes no sense: {complaint}");
+        if check == SanityCheck::Warn {
+            self.tell(Event::Notice { message });
+            return Ok(Some(sanity));
+        }
+        let cause = format!(
+            "{message}. Look at `quantization`, `kv_cache_dtype` and the checkpoint; for weights that are random on \
+             purpose, set `sanity = \"warn\"` under [run]"
+        );
+        let failure = Failure { class: FailureClass::Invalid, ..Failure::infrastructure(Stage::Sanity, cause) };
+        Err(failure.with_log(engine.log_tail(50)))
+    }
+
+    /// The API of the units: a server that is not ours may have no other.
+    fn asked_api(&self) -> ApiSpec {
+        let mut api = self.work.deployment.spec.api.clone();
+        api.default = self.units.first().map_or(api.default, |u| u.work.workload.api);
+        api
     }
 
     async fn start_in_time(&self) -> Result<Box<dyn Engine>, Failure> {
@@ -104,15 +166,17 @@ impl Group<'_> {
         let deployment = &self.work.deployment;
         match tokio::time::timeout(limit, self.start_once()).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::infrastructure(
-                Stage::Ready,
-                format!(
-                    "{} is not ready after {}. Raise `ready_timeout`, or look at what it is doing",
+            Err(_) => {
+                let deployer = &self.context.deployer;
+                let look = deployer.last_look(deployment).map(|seen| format!(": {seen}")).unwrap_or_default();
+                let cause = format!(
+                    "{} is not ready after {}{look}. Raise `ready_timeout`, or look at what it is doing",
                     deployment.container,
                     format_duration(limit)
-                ),
-            )
-            .with_log(self.context.deployer.last_words(deployment).unwrap_or_default())),
+                );
+                let failure = Failure::infrastructure(Stage::Ready, cause);
+                Err(failure.with_log(deployer.last_words(deployment).unwrap_or_default()))
+            }
         }
     }
 
@@ -141,9 +205,7 @@ impl Group<'_> {
 
     /// A refusal is final; anything else may be an engine that is not quite there yet.
     async fn probe(&self, engine: &dyn Engine) -> Result<(), Failure> {
-        // Over the API that the units use: a server that is not ours may have no other.
-        let mut api = self.work.deployment.spec.api.clone();
-        api.default = self.units.first().map_or(api.default, |u| u.work.workload.api);
+        let api = self.asked_api();
         let mut seen = String::new();
         for probe in 0..PROBES {
             if probe > 0 {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::Gpu;
+use super::{Gpu, gpu_amd};
 
 /// Where the locks of this host are: a place that all users share.
 pub const LOCKS: &str = "/tmp/llmatrix-gpus";
@@ -138,8 +138,16 @@ fn open_shared(dir: &Path, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Bytes in use by GPU UUID, asked of `nvidia-smi`; empty without it.
+/// Bytes in use by GPU UUID, as far as a driver tells.
 pub fn memory_used() -> BTreeMap<String, u64> {
+    let amd = gpu_amd::detect(Path::new(gpu_amd::TOPOLOGY));
+    let mut used = gpu_amd::memory_used(&amd, Path::new(gpu_amd::DRM));
+    used.append(&mut nvidia_memory_used());
+    used
+}
+
+/// Asked of `nvidia-smi`; empty without it.
+fn nvidia_memory_used() -> BTreeMap<String, u64> {
     let mut command = Command::new("nvidia-smi");
     command.args(["--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits"]);
     let Ok(output) = command.stdin(Stdio::null()).stderr(Stdio::null()).output() else { return BTreeMap::new() };

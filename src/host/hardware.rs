@@ -7,8 +7,8 @@ pub const CPU: &str = "cpu";
 /// The class of everything that runs on the simulated engine.
 pub const SIM: &str = "sim";
 
-/// GPU names as the driver gives them, without the maker in front, and the class of each. Longer names stand before names
-/// that they begin with.
+/// GPU names as the driver gives them, NVIDIA's without the maker in front, and the class of each. An MI250 shows as two
+/// GPUs of half its memory. Longer names stand before names that they begin with.
 const CLASSES: &[(&str, &str)] = &[
     ("B300", "b300-sxm-288gb"),
     ("GB300", "gb300-288gb"),
@@ -45,6 +45,16 @@ const CLASSES: &[(&str, &str)] = &[
     ("GeForce RTX 4090", "rtx-4090-24gb"),
     ("GeForce RTX 3090", "rtx-3090-24gb"),
     ("GB10", "gb10-128gb"),
+    ("AMD Instinct MI100", "mi100-32gb"),
+    ("AMD Instinct MI210", "mi210-64gb"),
+    ("AMD Instinct MI250", "mi250-64gb"),
+    ("AMD Instinct MI250X", "mi250x-64gb"),
+    ("AMD Instinct MI300A", "mi300a-128gb"),
+    ("AMD Instinct MI300X", "mi300x-192gb"),
+    ("AMD Instinct MI308X", "mi308x-192gb"),
+    ("AMD Instinct MI325X", "mi325x-256gb"),
+    ("AMD Instinct MI350X", "mi350x-288gb"),
+    ("AMD Instinct MI355X", "mi355x-288gb"),
 ];
 
 /// The class of a host: its first GPU's, or `cpu`.
@@ -79,6 +89,8 @@ mod tests {
         assert_eq!(class_of("NVIDIA A100-SXM4-80GB"), "a100-sxm-80gb");
         assert_eq!(class_of("Tesla V100-SXM2-16GB"), "v100-sxm-16gb");
         assert_eq!(class_of("Tesla T4"), "t4-16gb");
+        assert_eq!(class_of("AMD Instinct MI300X"), "mi300x-192gb");
+        assert_eq!(class_of("AMD gfx1100"), "amd-gfx1100");
         assert_eq!(class_of("NVIDIA H999 (Preview) 1TB"), "h999-preview-1tb");
         assert_eq!(hardware_class(&HostInfo::default()), "cpu");
         let gpus = vec![Gpu { name: "NVIDIA L4".into(), uuid: None }];

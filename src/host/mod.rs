@@ -1,6 +1,7 @@
 //! What this machine is: the facts that stand beside results, and the hardware class that is part of their identity.
 //! Reads `/proc` and asks `git`; what cannot be learnt is absent, never guessed.
 
+pub mod disk;
 pub mod git;
 pub mod gpu;
 pub mod gpu_amd;
@@ -48,7 +49,7 @@ pub fn detect() -> HostInfo {
     let mut host = detect_in(Path::new("/proc"));
     if host.gpus.is_empty() {
         let amd = gpu_amd::detect(Path::new(gpu_amd::TOPOLOGY)).into_iter();
-        host.gpus = amd.map(|g| Gpu { name: format!("AMD {}", g.target), uuid: Some(g.uuid) }).collect();
+        host.gpus = amd.map(|g| Gpu { name: g.name, uuid: Some(g.uuid) }).collect();
     }
     host
 }
@@ -71,7 +72,7 @@ impl HostInfo {
     /// In words, for people.
     pub fn gpu_statement(&self) -> String {
         match self.gpus.as_slice() {
-            [] => "no NVIDIA GPU is visible to this process".into(),
+            [] => "no GPU is visible to this process".into(),
             [gpu] => format!("1 × {}", gpu.name),
             [first, rest @ ..] if rest.iter().all(|g| g.name == first.name) => {
                 format!("{} × {}", self.gpus.len(), first.name)
@@ -158,6 +159,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = HostInfo { cpus: None, ..detect_in(dir.path()) };
         assert_eq!(host, HostInfo::default());
-        assert_eq!(host.gpu_statement(), "no NVIDIA GPU is visible to this process");
+        assert_eq!(host.gpu_statement(), "no GPU is visible to this process");
     }
 }

@@ -1,12 +1,16 @@
-//! Registries, asked through the container engine: what an image reference means now, and getting the image here. Knows
-//! nothing of deployments; may use the network and the user's registry credentials.
+//! Registries and model hubs: what a reference means now, how large it is, and getting it here. Images are asked for
+//! through the container engine. Knows nothing of deployments; may use the network, the user's registry credentials and
+//! the token of the hub.
 
 pub mod credentials;
 pub mod daemon;
+pub mod http;
 pub mod image;
+pub mod model;
+pub mod registry;
 
 pub use credentials::RegistryLogins;
-pub use daemon::Daemon;
+pub use daemon::{Daemon, DaemonAddress};
 pub use image::{Image, PullProgress};
 
 /// Why a container engine or a registry did not do what was asked.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::digest::UnitId;
 use crate::event::fold::RunState;
-use crate::event::{Counts, Entry, Event};
+use crate::event::{Counts, Entry, Event, without_name};
 use crate::units::format_duration;
 
 /// How a line is meant.
@@ -61,7 +61,9 @@ fn words(event: &Event, before: &RunState) -> Option<(&'static str, Tone, String
         Event::DeploymentFailed { deploy_id, stage, class, cause, retry, .. } => {
             let again = if *retry { "; trying again" } else { "" };
             let (stage, class) = (stage.as_str(), class.as_str());
-            ("failed", Tone::Bad, format!("{} at {stage} ({class}{again}): {cause}", container(deploy_id)))
+            let name = container(deploy_id);
+            let cause = without_name(cause, &name);
+            ("failed", Tone::Bad, format!("{name} at {stage} ({class}{again}): {cause}"))
         }
         Event::SampleFinished { unit_id, sample, valid, reason, seconds, ttft_ms, tpot_ms, output_throughput } => {
             let name = name(unit_id, before);

@@ -7,6 +7,7 @@
 //!
 //! May open sockets and threads; reads no files but those of the TLS configuration; prints nothing.
 
+mod ask;
 mod calibrate;
 mod connection;
 mod conversation;
@@ -34,6 +35,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use ask::ask;
 pub use calibrate::{Calibration, Capability, calibrate, capability};
 pub use probe::{ProbeOutcome, calibrate_text, control_client, discover_model, one_token};
 pub use sample::run_sample;
@@ -156,6 +158,8 @@ pub enum LoadError {
     Tokenizer { url: String, made: u32, counted: u64 },
     #[error("the models of {url} cannot be listed: {message}")]
     Models { url: String, message: String },
+    #[error("{url} does not answer a question: {message}")]
+    Question { url: String, message: String },
     #[error(transparent)]
     Workload(#[from] WorkloadError),
     #[error(transparent)]
@@ -187,6 +191,7 @@ impl LoadError {
             LoadError::Unreachable { .. }
             | LoadError::Warmup { .. }
             | LoadError::Models { .. }
+            | LoadError::Question { .. }
             | LoadError::Thread(_)
             | LoadError::Poll(_)
             | LoadError::NullServer(_)

@@ -198,7 +198,7 @@ pub async fn control_client(target: &Target, timeout: Duration) -> Result<reqwes
 }
 
 /// An error with everything below it: reqwest's own text names only the URL.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

@@ -443,6 +443,28 @@ impl<'a> Builder<'a> {
             let here = self.request.detected_hardware;
             self.plan.warnings.push(format!("planned for {}; this host is {here}", classes.join(", ")));
         }
+        self.without_gpu();
+        if !self.plan.policy.float.is_empty() && !self.plan.simulated {
+            let kinds = self.plan.policy.float.join(", ");
+            self.plan.warnings.push(format!("`float`: a run resolves every {kinds} anew, so units may be new then"));
+        }
+    }
+
+    /// A class that nobody wrote down is this host's; a host without GPU is most likely not the one that is meant.
+    fn without_gpu(&mut self) {
+        if !self.plan.hardware.iter().any(|(class, source)| class == "cpu" && source == "detected") {
+            return;
+        }
+        let of_gpus = |d: &&super::Deployment| {
+            d.spec.container.is_some() && d.flavor.is_none() && d.gpus > 0 && d.hardware == "cpu"
+        };
+        let n = self.plan.deployments.iter().filter(of_gpus).count();
+        if n > 0 {
+            let what = if n == 1 { "1 deployment is".to_string() } else { format!("{n} deployments are") };
+            self.plan.warnings.push(format!(
+                "{what} planned for `cpu`, because this host has no GPU: set `hardware` to plan for the host that is meant"
+            ));
+        }
     }
 }
 

@@ -165,12 +165,18 @@ impl<'a> Resolver<'a> {
         let (mut document, mut spec) = merged(rendered, pairs)?;
         let flavor = self.flavor(&method, &engine, &spec);
         let (locked, references) = self.locked(pairs, &spec, &method)?;
+        if let Some(started) = self.at_locked_commit(&name, pairs, &locked) {
+            spec = started;
+        }
         let (hardware, hardware_source) = self.hardware(pairs, &method);
         if self.simulate && spec.sim.is_none() {
             spec.sim = Some(rehearsal(&flavor, &model, spec.served_model.as_deref(), pairs));
         }
         observational(&mut document);
-        let gpus = get(pairs, "gpus").and_then(Value::as_i64).unwrap_or_else(|| derived_gpus(pairs));
+        // A file that says `cpu` asks for no GPU; a host that only turns out to have none lacks them.
+        let none = hardware_source == "file" && hardware == "cpu";
+        let gpus = get(pairs, "gpus").and_then(Value::as_i64);
+        let gpus = gpus.unwrap_or_else(|| if none { 0 } else { derived_gpus(pairs) });
         let simulated = self.simulate || spec.sim.is_some();
         let document = self.document(pairs, &hardware, document, locked, simulated.then_some(&flavor));
         let deployment = Deployment {
@@ -234,6 +240,24 @@ impl<'a> Resolver<'a> {
                 Unresolved::Broken("template_error", message, help)
             }
         })
+    }
+
+    /// What is started where the lock knows the model's commit: the same, with that commit as its revision. The branch
+    /// may have moved since; the document keeps what the experiment says.
+    fn at_locked_commit(&self, name: &str, pairs: &Pairs, locked: &Table) -> Option<DeploySpec> {
+        let commit = locked.get("model").and_then(Value::as_str)?;
+        let local = get(pairs, "model").and_then(Value::as_str).is_none_or(lock::is_local);
+        if local || self.simulate || !self.templates.mentions(name, "revision") {
+            return None;
+        }
+        let mut pinned = pairs.clone();
+        match pinned.binary_search_by(|(path, _)| (**path).cmp("revision")) {
+            Ok(at) => pinned[at].1 = commit.into(),
+            Err(at) => pinned.insert(at, ("revision".into(), commit.into())),
+        }
+        // A stack that refuses a revision gets its model in another way.
+        let rendered = self.render(name, &pinned).ok()?;
+        merged(rendered, &pinned).ok().map(|(_, spec)| spec)
     }
 
     /// A parameter that the template never looks at would be ignored silently.

@@ -71,11 +71,34 @@ pub enum ReferenceKind {
     Dataset,
 }
 
+impl ReferenceKind {
+    /// Reads a word of `[run] float`.
+    pub fn parse(word: &str) -> Option<ReferenceKind> {
+        Some(match word {
+            "image" => ReferenceKind::Image,
+            "model" => ReferenceKind::Model,
+            "asset" => ReferenceKind::Asset,
+            _ => return None,
+        })
+    }
+}
+
 /// Something outside the experiment that its result depends on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Reference {
     pub kind: ReferenceKind,
     pub name: String,
+}
+
+impl Reference {
+    /// It is looked up beyond this host, rather than read from a path.
+    pub fn is_remote(&self) -> bool {
+        match self.kind {
+            ReferenceKind::Image => true,
+            ReferenceKind::Model => !is_local(&self.name),
+            ReferenceKind::Asset | ReferenceKind::Dataset => self.name.contains("://"),
+        }
+    }
 }
 
 impl std::fmt::Display for Reference {

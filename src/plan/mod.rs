@@ -181,7 +181,26 @@ pub struct Search {
 impl Deployment {
     /// What the lock says the image is: a digest, or the id of an image built locally.
     pub fn locked_image(&self) -> Option<&str> {
-        self.document.as_map()?.get("locked")?.as_map()?.get("image")?.as_str()
+        self.locked("image")?.as_str()
+    }
+
+    /// What the lock says the model is: a commit of the hub, or the content of a local directory.
+    pub fn locked_model(&self) -> Option<&str> {
+        self.locked("model")?.as_str()
+    }
+
+    /// What the lock says an asset is; as written in the experiment where it says nothing.
+    pub fn locked_asset(&self, name: &str) -> Option<&str> {
+        self.locked("assets")?.as_map()?.get(name)?.as_str()
+    }
+
+    /// The model's revision as written.
+    pub fn revision(&self) -> Option<&str> {
+        self.document.as_map()?.get("params")?.as_map()?.get("revision")?.as_str()
+    }
+
+    fn locked(&self, what: &str) -> Option<&Value> {
+        self.document.as_map()?.get("locked")?.as_map()?.get(what)
     }
 }
 

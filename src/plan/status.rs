@@ -159,6 +159,9 @@ fn status(state: Option<&UnitState>, policy: &RunPolicy, now: Timestamp) -> (Sta
         return (Status::Cached, None);
     }
     if let Some(failure) = &state.last_failure {
+        if failure.class == FailureClass::Invalid {
+            return (Status::Invalid, Some(failure.cause.clone()));
+        }
         let again = match failure.class {
             FailureClass::Deterministic if !policy.retry_failed => " (not tried again without --retry-failed)",
             _ => "",
@@ -416,6 +419,25 @@ fn flatten(prefix: &str, value: &Value, out: &mut Fields) {
             Value::Map(inner) if !inner.is_empty() => flatten(&format!("{name}."), value, out),
             _ => _ = out.insert(name, value.clone()),
         }
+    }
+}
+
+impl Plan {
+    /// Keeps the units, searches and unsupported cells that an older plan has not.
+    pub fn keep_what_differs(&mut self, old: &Plan) {
+        let units: HashSet<_> = old.units.iter().map(|u| u.id).collect();
+        let probes: HashSet<_> = old.searches.iter().flat_map(|s| &s.probes).map(|p| p.unit.id).collect();
+        let unsupported: HashSet<_> = old.unsupported.iter().map(|u| u.unit_id).collect();
+        self.units.retain(|u| !units.contains(&u.id));
+        self.searches.retain(|s| s.probes.iter().any(|p| !probes.contains(&p.unit.id)));
+        self.unsupported.retain(|u| !unsupported.contains(&u.unit_id));
+    }
+
+    /// Keeps the cells that another plan of the same experiment has, whatever their ids are.
+    pub fn keep_cells_of(&mut self, other: &Plan) {
+        self.units.retain(|u| other.units.iter().any(|o| o.cell == u.cell));
+        self.searches.retain(|s| other.searches.iter().any(|o| o.cell == s.cell && o.parameter == s.parameter));
+        self.unsupported.retain(|u| other.unsupported.iter().any(|o| o.cell == u.cell));
     }
 }
 

@@ -228,7 +228,19 @@ fn a_lock_changes_only_the_users_of_what_it_pins() {
     let c = changes(&before, &after);
     assert_eq!((c.changed.len(), c.unchanged.len(), c.added.len(), c.removed.len()), (1, 1, 0, 0));
     assert_eq!(c.changed[0].1[0].field, "image digest");
-    assert_eq!(before.warnings.len(), 2, "{:?}", before.warnings);
+    let moving = before.warnings.iter().filter(|w| w.contains("can move")).count();
+    assert_eq!(moving, 2, "{:?}", before.warnings);
+}
+
+#[test]
+fn a_host_without_gpu_is_pointed_out_where_nobody_chose_it() {
+    let said = |body: &str| {
+        let warnings = plan_with(&text(body), Flags::default()).warnings;
+        warnings.into_iter().filter(|w| w.contains("this host has no GPU")).count()
+    };
+    assert_eq!(said("[[matrix]]\nconcurrency = [1, 2]\n"), 1);
+    assert_eq!(said("[[matrix]]\nhardware = \"cpu\"\n"), 0);
+    assert_eq!(said("[[matrix]]\nhardware = \"h100-sxm-80gb\"\n"), 0);
 }
 
 #[test]

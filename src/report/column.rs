@@ -96,7 +96,8 @@ pub fn find(name: &str, units: &[ReportUnit]) -> Result<Column, ViewError> {
     }
     let known = units.iter().any(|u| axes::value(u, name).is_some());
     if known || matches!(crate::spec::params::lookup(name), crate::spec::params::Lookup::Param(_)) {
-        return Ok(column(name.to_string(), "", None, Source::Axis(name.to_string())));
+        let title = name.strip_prefix("engine_args.").unwrap_or(name).to_string();
+        return Ok(column(title, "", None, Source::Axis(name.to_string())));
     }
     Err(ViewError::UnknownColumn { name: name.to_string(), suggestion: nearest(name, units) })
 }

@@ -1,6 +1,8 @@
 //! One table of texts and numbers, from which every human format is drawn.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::column::{Column, Source, find, number, usual};
 use super::figures::{figure, with_interval};
@@ -16,7 +18,20 @@ pub use super::column::Better;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     pub heads: Vec<Head>,
+    /// In the order of `groups`.
     pub lines: Vec<Line>,
+    /// The lines in groups; one without a title where none were asked for.
+    pub groups: Vec<Group>,
+    /// The columns are the usual ones: nobody asked for any of them by name.
+    pub usual: bool,
+}
+
+/// Lines that have the same values in the columns of the grouping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// `engine vllm · precision fp8`.
+    pub title: String,
+    pub lines: Range<usize>,
 }
 
 /// The head of a column.
@@ -63,11 +78,10 @@ pub struct Cell {
 /// Draws the table of a view.
 pub fn grid(report: &Report, view: &View) -> Result<Grid, ViewError> {
     let units = &report.units;
-    let columns = if view.columns.is_empty() {
-        usual(units)
-    } else {
-        view.columns.iter().map(|name| find(name, units)).collect::<Result<_, _>>()?
-    };
+    let named = |names: &[String]| names.iter().map(|name| find(name, units)).collect::<Result<Vec<_>, _>>();
+    let groups = named(&view.group)?;
+    let mut columns = if view.columns.is_empty() { usual(units) } else { named(&view.columns)? };
+    columns.retain(|c| !view.group.contains(&c.name) || view.columns.contains(&c.name));
     let sort: Vec<(Column, bool)> = view
         .sort
         .iter()
@@ -76,25 +90,48 @@ pub fn grid(report: &Report, view: &View) -> Result<Grid, ViewError> {
             None => Ok((find(key, units)?, false)),
         })
         .collect::<Result<_, ViewError>>()?;
+    // Groups stand in the order of their values, rows within them as they are to be sorted.
+    let order: Vec<(&Column, bool)> =
+        groups.iter().map(|c| (c, false)).chain(sort.iter().map(|(c, reverse)| (c, *reverse))).collect();
     let mut keyed: Vec<(Vec<Cell>, Line)> = Vec::new();
     for (index, unit) in units.iter().enumerate() {
-        for samples in groups(unit, view.samples) {
+        for samples in sample_groups(unit, view.samples) {
             let rows = rows(unit, &samples);
             let line = Line {
                 unit: index,
                 standing: standing(&samples),
                 cells: columns.iter().map(|c| cell(c, unit, &samples, &rows)).collect(),
             };
-            keyed.push((sort.iter().map(|(c, _)| cell(c, unit, &samples, &rows)).collect(), line));
+            keyed.push((order.iter().map(|(c, _)| cell(c, unit, &samples, &rows)).collect(), line));
         }
     }
     keyed.sort_by(|(a, _), (b, _)| {
-        let each = a.iter().zip(b).zip(&sort).map(|((a, b), (_, reverse))| compare(a, b, *reverse));
+        let each = a.iter().zip(b).zip(&order).map(|((a, b), (_, reverse))| compare(a, b, *reverse));
         each.fold(Ordering::Equal, Ordering::then)
     });
+    let titles: Vec<String> = keyed.iter().map(|(keys, _)| group_title(&groups, keys)).collect();
     let lines: Vec<Line> = keyed.into_iter().map(|(_, line)| line).collect();
     let heads = columns.into_iter().enumerate().map(|(i, c)| head(c, i, &lines)).collect();
-    Ok(Grid { heads, lines })
+    Ok(Grid { heads, lines, groups: runs(titles), usual: view.columns.is_empty() })
+}
+
+/// `engine vllm · concurrency 8`.
+fn group_title(groups: &[Column], keys: &[Cell]) -> String {
+    let value = |key: &Cell| if key.text.is_empty() { "unset".to_string() } else { key.text.clone() };
+    let part = |(column, key): (&Column, &Cell)| format!("{} {}", column.title, value(key));
+    groups.iter().zip(keys).map(part).collect::<Vec<_>>().join(" · ")
+}
+
+/// Equal neighbours together.
+fn runs(titles: Vec<String>) -> Vec<Group> {
+    let mut out: Vec<Group> = Vec::new();
+    for (i, title) in titles.into_iter().enumerate() {
+        match out.last_mut() {
+            Some(last) if last.title == title => last.lines.end = i + 1,
+            _ => out.push(Group { title, lines: i..i + 1 }),
+        }
+    }
+    out
 }
 
 fn head(column: Column, index: usize, lines: &[Line]) -> Head {
@@ -105,7 +142,7 @@ fn head(column: Column, index: usize, lines: &[Line]) -> Head {
 }
 
 /// The samples behind each row of a unit: all that count together, or each for itself.
-fn groups(unit: &ReportUnit, single: bool) -> Vec<Vec<&SampleRecord>> {
+fn sample_groups(unit: &ReportUnit, single: bool) -> Vec<Vec<&SampleRecord>> {
     if single && !unit.samples.is_empty() {
         unit.samples.iter().map(|s| vec![s]).collect()
     } else {
@@ -214,6 +251,44 @@ fn compare(a: &Cell, b: &Cell, reverse: bool) -> Ordering {
 }
 
 impl Grid {
+    /// Takes a column out.
+    pub fn remove(&mut self, at: usize) {
+        self.heads.remove(at);
+        self.lines.iter_mut().for_each(|l| drop(l.cells.remove(at)));
+    }
+
+    /// Takes out the columns that are no figures and the same in all rows, and says them in a line; `None` where there
+    /// are none.
+    pub fn take_constants(&mut self) -> Option<String> {
+        if self.lines.len() < 2 {
+            return None;
+        }
+        let mut parts = Vec::new();
+        let mut at = 0;
+        while at < self.heads.len() {
+            let first = &self.lines[0].cells[at].text;
+            let same = self.lines.iter().all(|l| l.cells[at].text == *first);
+            if same && !first.is_empty() && self.heads[at].better.is_none() && self.heads.len() > 1 {
+                parts.push(format!("{} {first}", self.heads[at].title));
+                self.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        (!parts.is_empty()).then(|| parts.join(" · "))
+    }
+
+    /// `org/Model` becomes `Model` where models stay apart without it.
+    pub fn shorten_models(&mut self) {
+        let Some(at) = self.heads.iter().position(|h| h.name == "model") else { return };
+        let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_string();
+        let full: BTreeSet<&str> = self.lines.iter().map(|l| l.cells[at].text.as_str()).collect();
+        let short: BTreeSet<String> = full.iter().map(|m| last(m)).collect();
+        if full.len() == short.len() {
+            self.lines.iter_mut().for_each(|l| l.cells[at].text = last(&l.cells[at].text));
+        }
+    }
+
     /// Where each number of a column lies between its worst (0) and its best (1) value, on a logarithmic scale where all
     /// are positive; `None` for columns without a better end, values that do not count, and columns of equal values.
     pub fn heat(&self, column: usize) -> Vec<Option<f64>> {
@@ -277,7 +352,8 @@ mod tests {
 
     #[test]
     fn rows_sort_by_number_and_absent_values_stay_last() {
-        let view = |sort: &str| View { columns: vec!["p50_ttft_ms".into()], sort: vec![sort.into()], samples: false };
+        let view =
+            |sort: &str| View { columns: vec!["p50_ttft_ms".into()], sort: vec![sort.into()], ..View::default() };
         let sorted = |s| column(&grid(&report(), &view(s)).unwrap(), "p50_ttft_ms");
         assert_eq!(sorted("p50_ttft_ms"), ["40.0", "52.0 ± 5.0", "90.0", "", ""]);
         assert_eq!(sorted("-p50_ttft_ms"), ["90.0", "52.0 ± 5.0", "40.0", "", ""]);
@@ -290,6 +366,29 @@ mod tests {
         let g = grid(&report(), &view).unwrap();
         assert_eq!(column(&g, "sample")[..3], ["2", "3", "4"]);
         assert_eq!(column(&g, "p50_ttft_ms")[..3], ["50.0", "52.0", "54.0"]);
+    }
+
+    #[test]
+    fn rows_stand_in_groups_whose_column_is_their_title() {
+        let view = View {
+            group: vec!["engine".into(), "precision".into()],
+            sort: vec!["-concurrency".into()],
+            ..View::default()
+        };
+        let g = grid(&report(), &view).unwrap();
+        let groups: Vec<(&str, Range<usize>)> = g.groups.iter().map(|g| (g.title.as_str(), g.lines.clone())).collect();
+        assert_eq!(
+            groups,
+            [
+                ("engine sglang · precision bf16", 0..2),
+                ("engine vllm · precision bf16", 2..4),
+                ("engine vllm · precision fp8", 4..5)
+            ]
+        );
+        assert!(!g.heads.iter().any(|h| h.name == "engine"));
+        assert_eq!(column(&g, "concurrency"), ["8", "1", "8", "1", "1"]);
+        let plain = grid(&report(), &View::default()).unwrap();
+        assert_eq!(plain.groups, [Group { title: String::new(), lines: 0..5 }]);
     }
 
     #[test]

@@ -2,28 +2,45 @@
 
 use std::fmt::{self, Write};
 
-use super::grid::{Grid, Head, Standing};
-use super::{Report, searches};
+use super::grid::{Grid, Head, Line, Standing};
+use super::{Report, answers, searches};
 use crate::store::record::{Provenance, RunRecord};
 
-/// The table alone.
+/// The table alone; a table with a heading for each group.
 pub fn table(grid: &Grid) -> String {
     let mut out = String::new();
+    if grid.groups.is_empty() {
+        write_heads(&mut out, grid);
+    }
+    for (i, group) in grid.groups.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        if !group.title.is_empty() {
+            out.push_str(&format!("### {}\n\n", cell(&group.title)));
+        }
+        write_heads(&mut out, grid);
+        grid.lines[group.lines.clone()].iter().for_each(|row| write_row(&mut out, grid, row));
+    }
+    out
+}
+
+fn write_heads(out: &mut String, grid: &Grid) {
     let heads = grid.heads.iter().map(|h| match h.unit.as_str() {
         "" => cell(&h.title),
         unit => format!("{} ({unit})", cell(&h.title)),
     });
-    line(&mut out, heads);
-    line(&mut out, grid.heads.iter().map(|h| if h.numeric { "---:" } else { ":---" }.to_string()));
-    for row in &grid.lines {
-        let struck = |h: &Head| row.standing == Standing::Invalid && h.better.is_some();
-        let texts = row.cells.iter().zip(&grid.heads).map(|(c, head)| match cell(&c.text) {
-            text if struck(head) && !text.is_empty() => format!("~~{text}~~"),
-            text => text,
-        });
-        line(&mut out, texts);
-    }
-    out
+    line(out, heads);
+    line(out, grid.heads.iter().map(|h| if h.numeric { "---:" } else { ":---" }.to_string()));
+}
+
+fn write_row(out: &mut String, grid: &Grid, row: &Line) {
+    let struck = |h: &Head| row.standing == Standing::Invalid && h.better.is_some();
+    let texts = row.cells.iter().zip(&grid.heads).map(|(c, head)| match cell(&c.text) {
+        text if struck(head) && !text.is_empty() => format!("~~{text}~~"),
+        text => text,
+    });
+    line(out, texts);
 }
 
 fn line(out: &mut String, cells: impl Iterator<Item = String>) {
@@ -37,7 +54,7 @@ fn line(out: &mut String, cells: impl Iterator<Item = String>) {
 }
 
 /// Text that stays inside its cell and means itself.
-fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -65,6 +82,7 @@ fn write_summary(out: &mut String, report: &Report, grid: &Grid) -> fmt::Result 
     }
     writeln!(out, "{}", table(grid))?;
     searches::markdown(out, report, cell)?;
+    answers::markdown(out, report, cell)?;
     write_failures(out, report)?;
     if let Some(run) = &report.run {
         for warning in &run.warnings {

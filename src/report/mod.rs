@@ -4,26 +4,36 @@
 //! A [`Report`] is the material. A [`View`] chooses columns and order; [`grid()`] turns both into one table of texts and
 //! numbers that every human format draws.
 
+mod answers;
 mod axes;
+mod cells;
 mod column;
-mod figures;
+pub mod duckdb;
+pub mod figures;
+pub mod formats;
 pub mod grid;
 pub mod html;
 pub mod junit;
 pub mod markdown;
-mod plot;
+pub mod parquet;
+pub mod plots;
 pub mod rows;
 mod searches;
+pub mod spread;
+pub mod starts;
 pub mod terminal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use crate::digest::{DeployId, UnitId};
-use crate::event::Outcome;
-use crate::spec::policy::Cost;
+use crate::event::{Outcome, without_name};
+use crate::spec::policy::{Cost, Slo};
 use crate::store::record::{AttemptRecord, RunRecord, RunUnsupported, SampleRecord, UnitFacts, UnitResult};
 
+pub use figures::{counts, figure};
 pub use grid::{Grid, grid};
+pub use spread::Spread;
+pub use starts::EngineStart;
 
 /// What a report is made from.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +44,10 @@ pub struct Report {
     pub run: Option<RunRecord>,
     pub units: Vec<ReportUnit>,
     pub unsupported: Vec<RunUnsupported>,
+    /// Engine starts of the run, where its journal was read.
+    pub starts: Vec<EngineStart>,
+    /// What could not be read, in sentences.
+    pub notes: Vec<String>,
 }
 
 /// A unit with the samples and failures that the report stands on.
@@ -54,6 +68,10 @@ pub struct ReportUnit {
     pub probe: bool,
     /// How it ended in the run; `None` outside of one, and where the run died first.
     pub outcome: Option<Outcome>,
+    /// The limits that goodput is judged by.
+    pub slo: Slo,
+    /// The requests of the samples that count, where they were read.
+    pub spread: Option<Spread>,
 }
 
 /// Which columns, in which order of rows.
@@ -63,6 +81,8 @@ pub struct View {
     pub columns: Vec<String>,
     /// The same names, first is strongest; a leading `-` reverses. Empty: as planned.
     pub sort: Vec<String>,
+    /// Names by whose values the rows are put into groups; these are no columns then.
+    pub group: Vec<String>,
     /// One row per sample instead of the mean over a unit's samples.
     pub samples: bool,
 }
@@ -94,10 +114,17 @@ impl Report {
                 attempts,
                 probe: unit.probe,
                 outcome: unit.outcome.clone(),
+                slo: unit.slo.clone().unwrap_or_else(|| run.slo.clone()),
+                spread: None,
             }
         });
         let units = units.collect();
-        Report { title: run.experiment.clone(), units, unsupported: run.unsupported.clone(), run: Some(run) }
+        let mut report =
+            Report { title: run.experiment.clone(), units, unsupported: run.unsupported.clone(), ..Report::default() };
+        // A cached sample was priced by the run that measured it.
+        report.reprice(&run.cost);
+        report.run = Some(run);
+        report
     }
 
     /// Keeps the units that `wanted` accepts.
@@ -140,8 +167,13 @@ impl ReportUnit {
         }
     }
 
-    /// Why it has no numbers that count, in full.
+    /// Why it has no numbers that count, in full. The unit's name begins with its container's, so that is not in it again.
     pub fn cause(&self) -> Option<&str> {
+        let container = self.name.split(' ').next().unwrap_or_default();
+        self.whole_cause().map(|cause| without_name(cause, container))
+    }
+
+    fn whole_cause(&self) -> Option<&str> {
         match &self.outcome {
             Some(Outcome::Cached | Outcome::Measured) => None,
             Some(

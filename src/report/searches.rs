@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use serde::Serialize;
+
 use super::Report;
 use super::figures::figure;
 use crate::event::search::{ProbeResult, SearchResult};
@@ -39,41 +41,37 @@ pub fn markdown(out: &mut String, report: &Report, escape: fn(&str) -> String) -
     Ok(())
 }
 
-/// The same for a page.
-pub fn html(out: &mut String, report: &Report, escape: impl Fn(&str) -> String) -> fmt::Result {
-    if all(report).is_empty() {
-        return Ok(());
-    }
-    writeln!(out, "<h2>Searches</h2>")?;
-    for search in all(report) {
-        writeln!(
-            out,
-            "<details open>\n<summary>{}: <strong>{}</strong></summary>",
-            escape(&search.search),
-            escape(first_line(&search.text()))
-        )?;
-        if !search.rule.is_empty() {
-            writeln!(out, "<p class=\"note\">{}.</p>", escape(&search.rule))?;
-        }
-        if !search.probes.is_empty() {
-            writeln!(
-                out,
-                "<div class=\"scroll\">\n<table>\n<thead><tr><th class=\"num\">{}</th><th class=\"num\">n</th><th>passes</th><th>figures</th></tr></thead>\n<tbody>",
-                escape(&search.parameter)
-            )?;
-            for probe in ascending(search) {
-                let [value, n, passes, figures] = cells(probe);
-                writeln!(
-                    out,
-                    "<tr><td class=\"num\">{value}</td><td class=\"num\">{n}</td><td>{passes}</td><td>{}</td></tr>",
-                    escape(&figures)
-                )?;
-            }
-            writeln!(out, "</tbody>\n</table>\n</div>")?;
-        }
-        writeln!(out, "</details>")?;
-    }
-    Ok(())
+/// A search for a page.
+#[derive(Serialize)]
+pub struct Section {
+    search: String,
+    result: String,
+    rule: String,
+    parameter: String,
+    probes: Vec<Probe>,
+}
+
+/// A value that was tried.
+#[derive(Serialize)]
+struct Probe {
+    cells: [String; 4],
+    passed: bool,
+    /// Where the page has its unit.
+    anchor: String,
+}
+
+/// All searches, in the order of the run.
+pub fn sections(report: &Report) -> Vec<Section> {
+    let probe =
+        |p: &ProbeResult| Probe { cells: cells(p), passed: p.passed, anchor: format!("u-{}", p.unit_id.short(12)) };
+    let section = |search: &SearchResult| Section {
+        search: search.search.clone(),
+        result: first_line(&search.text()).to_string(),
+        rule: search.rule.clone(),
+        parameter: search.parameter.clone(),
+        probes: ascending(search).into_iter().map(probe).collect(),
+    };
+    all(report).iter().map(section).collect()
 }
 
 fn first_line(text: &str) -> &str {
@@ -175,6 +173,7 @@ mod tests {
         terminal::write(&report, &grid, Default::default(), &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         assert!(out.contains("\nsearch m-hf-vllm rate 1…8 until slo: largest rate within the SLOs is 1.05"), "{out}");
-        assert!(super::super::html::page(&report, &grid).contains("<td>p95_ttft 310 of 500 ms</td>"));
+        let page = super::super::html::page(&report, &grid, &Default::default());
+        assert!(page.contains("<td>p95_ttft 310 of 500 ms</td>"), "{page}");
     }
 }

@@ -1,11 +1,13 @@
 //! The table in a terminal, and below it what went wrong.
 
+mod fit;
+
 use std::io::{self, Write};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 
-use super::grid::{Grid, Standing};
-use super::{Report, ReportUnit, searches};
+use super::grid::{Grid, Line, Standing};
+use super::{Report, ReportUnit, answers, searches};
 
 /// How to draw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,13 +20,32 @@ pub struct Style {
 
 /// Writes the table and the causes of what is missing in it.
 pub fn write(report: &Report, grid: &Grid, style: Style, mut out: impl Write) -> io::Result<()> {
-    writeln!(out, "{}", table(grid, style))?;
+    let (on, off) = if style.color { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let fitted = fit::fit(grid, style.width.map(usize::from));
+    if let Some(caption) = &fitted.caption {
+        writeln!(out, " {caption}")?;
+    }
+    let grid = &fitted.grid;
+    if grid.groups.is_empty() {
+        writeln!(out, "{}", table(grid, &[], style))?;
+    }
+    for (i, group) in grid.groups.iter().enumerate() {
+        if !group.title.is_empty() {
+            writeln!(out, "{}{on}{}{off}", if i > 0 { "\n" } else { "" }, group.title)?;
+        }
+        writeln!(out, "{}", table(grid, &grid.lines[group.lines.clone()], style))?;
+    }
+    if !fitted.hidden.is_empty() {
+        let hidden = fitted.hidden.join(", ");
+        writeln!(out, "no room for {hidden}: a wider terminal or --columns shows them")?;
+    }
     searches::lines(report).try_for_each(|line| writeln!(out, "search {line}"))?;
+    answers::lines(report).try_for_each(|line| writeln!(out, "{line}"))?;
     write_causes(report, grid, style, &mut out)?;
     out.flush()
 }
 
-fn table(grid: &Grid, style: Style) -> Table {
+fn table(grid: &Grid, lines: &[Line], style: Style) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     if style.color {
@@ -40,7 +61,7 @@ fn table(grid: &Grid, style: Style) -> Table {
         let unit = if head.unit.is_empty() { String::new() } else { format!("\n{}", head.unit) };
         aligned(Cell::new(format!("{}{unit}", head.title)), head.numeric).add_attribute(Attribute::Bold)
     }));
-    for line in &grid.lines {
+    for line in lines {
         table.add_row(line.cells.iter().zip(&grid.heads).map(|(cell, head)| {
             let shown = aligned(Cell::new(if cell.text.is_empty() { "-" } else { &cell.text }), head.numeric);
             match line.standing {

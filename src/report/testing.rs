@@ -1,6 +1,6 @@
 //! A small report for the tests of every format.
 
-use super::{Report, ReportUnit};
+use super::{EngineStart, Report, ReportUnit, Spread};
 use crate::digest::{DeployId, UnitId};
 use crate::event::{Counts, FailureClass, Outcome, Stage};
 use crate::plan::Status;
@@ -43,12 +43,42 @@ pub fn unit(name: &str, cell: &str) -> ReportUnit {
         samples: vec![],
         attempts: vec![],
         outcome: None,
+        slo: Slo::default(),
+        spread: None,
     }
 }
 
 fn dist(p50: f64) -> Dist {
     let [mean, p90, p95, p99] = [1.1, 1.5, 1.7, 2.0].map(|f| Some(p50 * f));
     Dist { n: 100, mean, std: Some(3.0), min: Some(p50 / 2.0), max: Some(p50 * 3.0), p50: Some(p50), p90, p95, p99 }
+}
+
+/// A run without units that ended well.
+pub fn run_record(run: &str) -> RunRecord {
+    RunRecord {
+        schema: SCHEMA,
+        run: run.into(),
+        timestamp: run.split_once('-').map_or(run, |(stamp, _)| stamp).into(),
+        experiment: "demo".into(),
+        description: None,
+        tags: Vec::new(),
+        simulated: false,
+        started_at: "2026-11-24T06:15:00.000Z".into(),
+        finished_at: Some("2026-11-24T06:20:00.000Z".into()),
+        died: false,
+        hardware: vec![("h100-sxm-80gb".into(), "detected".into())],
+        units: Vec::new(),
+        searches: Vec::new(),
+        unsupported: Vec::new(),
+        slo: Slo::default(),
+        cost: Cost::default(),
+        gate: Gate::default(),
+        control: None,
+        warnings: Vec::new(),
+        counts: None,
+        exit_code: Some(0),
+        provenance: provenance(),
+    }
 }
 
 /// What a sample with this median TTFT measured.
@@ -108,6 +138,8 @@ pub fn sample(number: u32, ttft: f64, throughput: f64, invalid: Option<&str>) ->
         simulated: false,
         summary: summary(ttft, throughput),
         resources: Resources::default(),
+        sanity: None,
+        prefetching: false,
         server: Default::default(),
         cost_usd: None,
         client_error_ttft_ms: Some(0.05),
@@ -201,31 +233,18 @@ pub fn report() -> Report {
     }
     counts.unsupported += 1;
     let run = RunRecord {
-        schema: SCHEMA,
-        run: RUN.into(),
-        timestamp: "20261124T061500Z".into(),
-        experiment: "demo".into(),
         description: Some("two engines & <one> model".into()),
         tags: vec!["nightly".into()],
-        simulated: false,
-        started_at: "2026-11-24T06:15:00.000Z".into(),
-        finished_at: Some("2026-11-24T06:20:00.000Z".into()),
-        died: false,
-        hardware: vec![("h100-sxm-80gb".into(), "detected".into())],
         units: run_units,
-        searches: Vec::new(),
         unsupported: vec![RunUnsupported {
             cell: facts(&cell("trtllm", 1, "fp4")).cell,
             labels: vec![],
             reason: "the checkpoint is not fp4".into(),
         }],
-        slo: Slo::default(),
-        cost: Cost::default(),
-        gate: Gate::default(),
         warnings: vec!["the image tag floats | no lock".into()],
         counts: Some(counts),
         exit_code: Some(5),
-        provenance: provenance(),
+        ..run_record(RUN)
     };
     Report::of_run(run, |_, id| {
         let unit = units.iter().find(|u| u.unit_id == id)?;
@@ -235,4 +254,51 @@ pub fn report() -> Report {
             ..UnitResult::empty(id, unit.deploy_id)
         })
     })
+}
+
+/// Two stacks under three loads of four pairs of lengths, all measured three times, with requests and engine starts.
+pub fn wide_report() -> Report {
+    let mut report = Report { title: "wide".into(), ..Report::default() };
+    for (e, engine) in ["vllm", "sglang"].into_iter().enumerate() {
+        for (l, (isl, osl)) in [(128, 128), (1024, 128), (128, 1024), (1024, 1024)].into_iter().enumerate() {
+            for c in [1u32, 8, 64] {
+                report.units.push(measured(e as f64, l as f64, engine, (isl, osl, c)));
+            }
+        }
+        let start = |start, seconds| EngineStart {
+            deploy_id: DeployId::of(&Value::str(engine)),
+            container: format!("m-hf-{engine}"),
+            start,
+            seconds: Some(seconds),
+            stages: vec![(Stage::Pull, 3.0), (Stage::Ready, seconds)],
+            engine_version: Some("1.0".into()),
+            failure: None,
+        };
+        report.starts.extend([start(1, 40.0 + e as f64), start(2, 31.5)]);
+    }
+    report
+}
+
+fn measured(e: f64, l: f64, engine: &str, (isl, osl, c): (u32, u32, u32)) -> ReportUnit {
+    let cell = format!(
+        r#"{{"model":"org/m","method":"hf","engine":"{engine}","tokens.input":{isl},"tokens.output":{osl},"concurrency":{c}}}"#
+    );
+    let mut unit = unit(&format!("m-hf-{engine} {isl} {osl} c={c}"), &cell);
+    let load = f64::from(c);
+    let ttft = 30.0 * (1.0 + e / 10.0) * (1.0 + l) * load.powf(0.4);
+    for n in 1..=3 {
+        let wobble = 1.0 + 0.01 * f64::from(n);
+        let mut sample = sample(n, ttft * wobble, 900.0 * load.powf(0.7) / (1.0 + l) / (1.0 + e / 10.0), None);
+        sample.summary.output_tokens_per_user = Some(150.0 / load.powf(0.3) / (1.0 + e / 9.0) * wobble);
+        unit.samples.push(sample);
+    }
+    let ms = 1_000_000;
+    let request = |i: u64| {
+        let first = ((ttft * (0.8 + 0.01 * i as f64)) * ms as f64) as u64;
+        crate::stats::record::tests::request(i, 0, first, first + (7 + i % 5) * 20 * ms, 21)
+    };
+    let mut spread = Spread::default();
+    spread.add(&(0..60).map(request).collect::<Vec<_>>());
+    unit.spread = Some(spread);
+    unit
 }

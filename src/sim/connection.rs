@@ -7,10 +7,10 @@ use tokio::net::TcpStream;
 use super::answer::End;
 use super::http::{ReadError, Reader, Response, Socket};
 use super::hub::{Hub, Ticket};
-use super::routes::{self, Action};
+use super::routes::{self, Action, Door};
 
 /// Serves a connection until either side is done with it.
-pub async fn serve(hub: Rc<Hub>, tcp: TcpStream) {
+pub async fn serve(hub: Rc<Hub>, tcp: TcpStream, door: Door) {
     let Ok(socket) = Socket::new(tcp).await else { return };
     let server = hub.options.flavor.server_header();
     let mut reader = Reader::default();
@@ -27,7 +27,7 @@ pub async fn serve(hub: Rc<Hub>, tcp: TcpStream) {
         };
         let keep_alive = request.keep_alive;
         let respond = |r: Response| socket.send(&r.bytes(server, keep_alive));
-        match routes::route(&hub, &request) {
+        match routes::route(&hub, &request, door) {
             Action::Respond(response) => respond(response),
             Action::RespondAfter(delay, response) => {
                 tokio::time::sleep(delay).await;

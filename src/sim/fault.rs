@@ -1,6 +1,6 @@
 //! Which fault a request suffers: a pure function of its number, counted from 1, and the seed.
 
-use super::options::Faults;
+use super::options::{Faults, Nonsense};
 use super::tokens::mix;
 
 /// What becomes of a request.
@@ -19,6 +19,7 @@ pub struct StreamFaults {
     /// After so many tokens, this happens.
     pub cut: Option<(u32, Cut)>,
     pub missing_tokens: u32,
+    pub nonsense: Option<Nonsense>,
     pub no_usage: bool,
     pub no_done: bool,
 }
@@ -55,6 +56,7 @@ pub fn verdict(faults: &Faults, seed: u64, number: u64) -> Verdict {
         // The earliest cut happens; the others are then too late.
         cut: cuts.into_iter().filter_map(|(n, cut)| Some((n?, cut))).min_by_key(|(n, _)| *n),
         missing_tokens: faults.wrong_length,
+        nonsense: faults.nonsense,
         no_usage: faults.no_usage,
         no_done: faults.no_done,
     })

@@ -14,7 +14,7 @@ use super::engine::{Batching, BatchingConfig, Engine, Finish, Job, Nanos, Paced,
 use super::fault::{self, StreamFaults, Verdict};
 use super::flavor::{Family, Triton};
 use super::http::Socket;
-use super::options::SimOptions;
+use super::options::{Nonsense, SimOptions};
 use super::preset::Costs;
 use super::timer::Timer;
 use super::tokens::{Prose, mix};
@@ -91,7 +91,9 @@ impl Hub {
 
     /// Hands a request to the engine.
     pub fn submit(&self, socket: &Rc<Socket>, received: Instant, number: u64, order: Order) -> Ticket {
-        let Order { ask, shape, faults, keep_alive } = order;
+        let Order { mut ask, shape, faults, keep_alive } = order;
+        // An engine that makes no sense does not come to an end either.
+        ask.ignore_eos |= faults.nonsense.is_some();
         let o = &self.options;
         let seed = mix(mix(o.seed, ask.prompt.digest), ask.seed.unwrap_or(0));
         let (output_tokens, finish) = answer_length(&ask, o.max_model_len, faults.missing_tokens, seed);
@@ -99,7 +101,11 @@ impl Hub {
         let trace = o.trace.then(|| (record, self.traces.clone()));
         let plan = Plan {
             shape,
-            prose: Prose::new(seed, o.empty_text),
+            prose: match faults.nonsense {
+                None => Prose::new(seed, o.empty_text),
+                Some(Nonsense::Empty) => Prose::always(""),
+                Some(Nonsense::Repeat) => Prose::always("!"),
+            },
             faults,
             finish,
             delivery: ask.delivery,

@@ -1,7 +1,7 @@
 //! The lines that an engine writes while it starts and when it dies, in its own words, so that milestones and failure
 //! patterns can be told from a simulated log as from a real one.
 
-use super::flavor::{Family, Flavor, Openai};
+use super::flavor::{Family, Flavor, Openai, Triton};
 use super::options::{SimOptions, StartCrash};
 use super::preset::{Costs, billions};
 
@@ -11,34 +11,33 @@ pub fn startup(options: &SimOptions, costs: &Costs) -> Vec<(f64, String)> {
     let weights = billions(options.sized_by()).unwrap_or(8.0) * 2.0 / f64::from(options.tensor_parallel);
     let load = options.load_time.as_secs_f64() / options.speed;
     let kv = costs.kv_tokens;
-    let fits = kv as f64 / f64::from(options.max_model_len);
     let version = options.flavor.version();
+    let at = format!("http://{}:{}", options.host, options.port);
     let mut lines =
         vec![(0.0, format!("simulated engine, flavor {}: no model is loaded, no GPU is used", options.flavor))];
     lines.extend(match options.flavor.family() {
-        Family::Openai(Openai::Vllm | Openai::Nim) => vec![
-            (0.0, format!("INFO [api_server.py] vLLM API server version {version}")),
-            (0.05, format!("INFO [core.py] Initializing a V1 LLM engine with config: model='{model}'")),
-            (0.6, format!("INFO [default_loader.py] Loading weights took {:.2} seconds", load * 0.5)),
-            (0.65, format!("INFO [gpu_model_runner.py] Model loading took {weights:.4} GiB memory and {:.6} seconds", load * 0.6)),
-            (0.8, format!("INFO [gpu_worker.py] Available KV cache memory: {:.2} GiB", kv as f64 * 131e3 / 1.074e9)),
+        Family::Openai(Openai::Vllm) => vllm(options, costs, weights, load),
+        Family::Openai(Openai::Nim) => {
+            let profile = (0.0, format!("INFO [profiles.py] Selected profile: {}", "0".repeat(64)));
+            std::iter::once(profile).chain(vllm(options, costs, weights, load)).collect()
+        }
+        Family::Openai(Openai::Sglang) => vec![
+            (0.0, format!("server_args=ServerArgs(model_path='{model}', sampling_defaults='model')")),
+            (
+                0.6,
+                format!(
+                    "Load weight end. elapsed={:.2} s, avail mem={:.2} GB, mem usage={weights:.2} GB.",
+                    load * 0.5,
+                    72.0 - weights
+                ),
+            ),
             (
                 0.8,
                 format!(
-                    "INFO [kv_cache_utils.py] GPU KV cache size: {} tokens, Maximum concurrency for {} tokens per request: {fits:.2}x",
-                    thousands(kv),
-                    thousands(u64::from(options.max_model_len))
+                    "max_total_num_tokens={kv}, chunked_prefill_size={}, max_running_requests={}",
+                    options.max_num_batched_tokens, options.max_num_seqs
                 ),
             ),
-            (0.95, format!("INFO [gpu_model_runner.py] Graph capturing finished in {:.0} secs, took 0.50 GiB", load * 0.15)),
-            (0.98, format!("INFO [core.py] init engine (profile, create kv cache, warmup model) took {:.2} seconds", load * 0.35)),
-            (1.0, "INFO [launcher.py] Starting vLLM server".to_string()),
-            (1.0, "INFO:     Application startup complete.".to_string()),
-        ],
-        Family::Openai(Openai::Sglang) => vec![
-            (0.0, format!("server_args=ServerArgs(model_path='{model}', sampling_defaults='model')")),
-            (0.6, format!("Load weight end. elapsed={:.2} s, avail mem={:.2} GB, mem usage={weights:.2} GB.", load * 0.5, 72.0 - weights)),
-            (0.8, format!("max_total_num_tokens={kv}, chunked_prefill_size={}, max_running_requests={}", options.max_num_batched_tokens, options.max_num_seqs)),
             (1.0, "The server is fired up and ready to roll!".to_string()),
         ],
         Family::Openai(Openai::Trtllm) => vec![
@@ -46,18 +45,67 @@ pub fn startup(options: &SimOptions, costs: &Costs) -> Vec<(f64, String)> {
             (0.6, format!("[TRT-LLM] [I] Weights loading took {:.2} seconds", load * 0.5)),
             (0.8, format!("[TRT-LLM] [I] Max KV cache tokens: {kv}")),
             (1.0, "INFO:     Application startup complete.".to_string()),
-            (1.0, "INFO:     Uvicorn running".to_string()),
+            (1.0, format!("INFO:     Uvicorn running on {at}")),
         ],
-        Family::Triton(_) => vec![
+        Family::Triton(backend) => [
             (0.0, format!("I server.cc] \"Triton {version}\"")),
             (0.1, format!("I model_lifecycle.cc] \"loading: {model}:1\"")),
-            (0.9, format!("I model_lifecycle.cc] \"successfully loaded '{model}'\"")),
-            (0.95, format!("| {model} | 1 | READY |")),
-            (1.0, "I http_server.cc] \"Started HTTPService\"".to_string()),
-            (1.0, "I http_server.cc] \"Started Metrics Service\"".to_string()),
-        ],
+        ]
+        .into_iter()
+        .chain(if backend == Triton::Vllm { engine(options, costs, weights, load) } else { Vec::new() })
+        .chain([
+            (0.99, format!("I model_lifecycle.cc] \"successfully loaded '{model}'\"")),
+            (0.99, format!("| {model} | 1 | READY |")),
+            (1.0, format!("I http_server.cc] \"Started HTTPService at {}:{}\"", options.host, options.port)),
+            (1.0, format!("I http_server.cc] \"Started Metrics Service at {}\"", options.host)),
+        ])
+        .collect(),
     });
     lines
+}
+
+/// vLLM as a server.
+fn vllm(options: &SimOptions, costs: &Costs, weights: f64, load: f64) -> Vec<(f64, String)> {
+    let mut lines = vec![(0.0, format!("INFO [api_server.py] vLLM API server version {}", options.flavor.version()))];
+    lines.extend(engine(options, costs, weights, load));
+    let at = format!("http://{}:{}", options.host, options.port);
+    lines.push((1.0, format!("INFO [launcher.py] Starting vLLM server on {at}")));
+    lines.push((1.0, "INFO:     Application startup complete.".to_string()));
+    lines
+}
+
+/// vLLM's engine, alone or inside a server. `weights` in GiB, `load` in seconds.
+fn engine(options: &SimOptions, costs: &Costs, weights: f64, load: f64) -> Vec<(f64, String)> {
+    let (kv, longest) = (costs.kv_tokens, options.max_model_len);
+    let fits = kv as f64 / f64::from(longest);
+    let cache = kv as f64 * 131e3 / 1.074e9;
+    [
+        (0.05, "core.py", format!("Initializing a V1 LLM engine with config: model='{}'", options.model)),
+        (0.6, "default_loader.py", format!("Loading weights took {:.2} seconds", load * 0.5)),
+        (
+            0.65,
+            "gpu_model_runner.py",
+            format!("Model loading took {weights:.4} GiB memory and {:.6} seconds", load * 0.6),
+        ),
+        (0.8, "gpu_worker.py", format!("Available KV cache memory: {cache:.2} GiB")),
+        (
+            0.8,
+            "kv_cache_utils.py",
+            format!(
+                "GPU KV cache size: {} tokens, Maximum concurrency for {} tokens per request: {fits:.2}x",
+                thousands(kv),
+                thousands(u64::from(longest))
+            ),
+        ),
+        (0.95, "gpu_model_runner.py", format!("Graph capturing finished in {:.0} secs, took 0.50 GiB", load * 0.15)),
+        (
+            0.98,
+            "core.py",
+            format!("init engine (profile, create kv cache, warmup model) took {:.2} seconds", load * 0.35),
+        ),
+    ]
+    .map(|(share, file, said)| (share, format!("INFO [{file}] {said}")))
+    .into()
 }
 
 /// The last words of an engine that dies while loading.
@@ -86,6 +134,10 @@ pub fn start_crash(options: &SimOptions, crash: StartCrash, costs: &Costs) -> Ve
         StartCrash::Gated => format!(
             "huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url \
              /{model}/resolve/main/config.json."
+        ),
+        StartCrash::Model => format!(
+            "huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error. Repository Not Found for url \
+             /api/models/{model}."
         ),
         StartCrash::Arch => "ValueError: Model architectures ['SimForCausalLM'] are not supported for now.".to_string(),
     };

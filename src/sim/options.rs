@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::flavor::Flavor;
-use crate::units::parse_duration;
+use crate::units::{parse_bytes, parse_duration};
 use crate::value::{Table, Value};
 
 /// Why the simulator cannot be set up.
@@ -57,6 +57,17 @@ pub enum StartCrash {
     Gated,
     /// The engine does not know the architecture.
     Arch,
+    /// The hub has no such model.
+    Model,
+}
+
+/// What an engine says that works and makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nonsense {
+    /// No token has any text.
+    Empty,
+    /// Every token is the same.
+    Repeat,
 }
 
 /// Everything that a simulated engine can be told. [`SimOptions::new`] gives the defaults of a flavor.
@@ -102,7 +113,23 @@ pub struct SimOptions {
     pub keep_alive: Option<Duration>,
     /// Records when each token was written; see [`super::SimServer::take_trace`].
     pub trace: bool,
+    pub metrics: MetricsAt,
+    /// Memory of the host that loading takes and keeps, in bytes.
+    pub host_memory: u64,
+    /// For NIM: whether an image of the first generation or of a later one is impersonated.
+    pub nim_generation: u32,
     pub faults: Faults,
+}
+
+/// Where the metrics are to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAt {
+    /// On the server's own port.
+    Server,
+    /// On a port of their own, and not on the server's.
+    Port(u16),
+    /// Switched off.
+    Nowhere,
 }
 
 /// Timing that does not depend on load.
@@ -128,6 +155,7 @@ pub struct Faults {
     pub stall_after: Option<u32>,
     pub error_in_stream: Option<u32>,
     pub wrong_length: u32,
+    pub nonsense: Option<Nonsense>,
     pub no_usage: bool,
     pub no_done: bool,
     pub crash_after: Option<u64>,
@@ -147,6 +175,7 @@ impl Default for Faults {
             stall_after: None,
             error_in_stream: None,
             wrong_length: 0,
+            nonsense: None,
             no_usage: false,
             no_done: false,
             crash_after: None,
@@ -192,6 +221,9 @@ impl SimOptions {
             early_role: false,
             keep_alive,
             trace: false,
+            metrics: MetricsAt::Server,
+            host_memory: 0,
+            nim_generation: 2,
             faults: Faults::default(),
         }
     }
@@ -265,6 +297,9 @@ impl SimOptions {
             "early_role" => self.early_role = boolean(name, v)?,
             "keep_alive" => self.keep_alive = Some(duration(name, v)?).filter(|d| !d.is_zero()),
             "trace" => self.trace = boolean(name, v)?,
+            "metrics_port" => self.metrics = MetricsAt::Port(integer(name, v, 1, u64::from(u16::MAX))? as u16),
+            "host_memory" => self.host_memory = bytes(name, v)?,
+            "nim_generation" => self.nim_generation = integer(name, v, 1, 2)? as u32,
             "fault_skip" => f.skip = integer(name, v, 0, 1 << 40)?,
             "fault_every" => f.every = integer(name, v, 1, 1 << 40)?,
             "fail_rate" => f.fail_rate = float(name, v, 0.0, 1.0)?,
@@ -274,6 +309,7 @@ impl SimOptions {
             "stall_after" => f.stall_after = Some(integer(name, v, 0, 1 << 24)? as u32),
             "error_in_stream" => f.error_in_stream = Some(integer(name, v, 0, 1 << 24)? as u32),
             "wrong_length" => f.wrong_length = integer(name, v, 0, 1 << 24)? as u32,
+            "nonsense" => f.nonsense = nonsense(name, v)?,
             "no_usage" => f.no_usage = boolean(name, v)?,
             "no_done" => f.no_done = boolean(name, v)?,
             "crash_after" => f.crash_after = Some(integer(name, v, 0, 1 << 40)?),
@@ -322,6 +358,19 @@ fn duration(name: &'static str, v: &Value) -> Result<Duration, SimError> {
     parse_duration(text).map_err(|e| bad(name, v, e.to_string()))
 }
 
+fn nonsense(name: &'static str, v: &Value) -> Result<Option<Nonsense>, SimError> {
+    Ok(Some(match v.as_str() {
+        Some("empty") => Nonsense::Empty,
+        Some("repeat") => Nonsense::Repeat,
+        _ => return Err(bad(name, v, "must be one of `empty`, `repeat`")),
+    }))
+}
+
+fn bytes(name: &'static str, v: &Value) -> Result<u64, SimError> {
+    let text = v.as_str().ok_or_else(|| bad(name, v, "must be a string with a unit, such as `256MiB`"))?;
+    parse_bytes(text).map_err(|e| bad(name, v, e.to_string()))
+}
+
 fn start_crash(name: &'static str, v: &Value) -> Result<Option<StartCrash>, SimError> {
     Ok(match v {
         Value::Bool(false) => None,
@@ -331,7 +380,8 @@ fn start_crash(name: &'static str, v: &Value) -> Result<Option<StartCrash>, SimE
             Some("kv") => StartCrash::Kv,
             Some("gated") => StartCrash::Gated,
             Some("arch") => StartCrash::Arch,
-            _ => return Err(bad(name, v, "must be true or one of `oom`, `kv`, `gated`, `arch`")),
+            Some("model") => StartCrash::Model,
+            _ => return Err(bad(name, v, "must be true or one of `oom`, `kv`, `gated`, `arch`, `model`")),
         }),
     })
 }
@@ -385,6 +435,9 @@ pub const OPTIONS: &[OptionDoc] = &[
     o("early_role", "false", "Chat: sends the role-only delta at once instead of with the first token."),
     o("keep_alive", "\"5s\"", "Idle connections are closed after this; `0s` never. By default as the stack does."),
     o("trace", "false", "Records when each token was written, for the library's caller."),
+    o("metrics_port", "8002", "Port of the metrics alone, as with Triton; without it they are on the server's own."),
+    o("host_memory", "\"256MiB\"", "Memory of the host that loading takes and keeps."),
+    o("nim_generation", "2", "Whether a NIM 1.x (`1`) or a later one (`2`) is impersonated by `--as-image`."),
     o("fault_skip", "0", "The first so many requests are served without fault."),
     o("fault_every", "1", "Of the others, every N-th suffers the faults of its stream."),
     o("fail_rate", "0", "Share of requests that get HTTP 500."),
@@ -394,10 +447,15 @@ pub const OPTIONS: &[OptionDoc] = &[
     o("stall_after", "5", "The stream stops after so many tokens; the connection stays open."),
     o("error_in_stream", "5", "After so many tokens the stream, already 200, carries an error."),
     o("wrong_length", "1", "So many tokens are missing at the end of the answer."),
+    o(
+        "nonsense",
+        "\"repeat\"",
+        "Answers make no sense: `empty` ones have no text, `repeat` says one token over and over.",
+    ),
     o("no_usage", "false", "Token counts are never sent."),
     o("no_done", "false", "`[DONE]` is never sent."),
     o("crash_after", "100", "The server dies at the first request after so many."),
-    o("crash_at_start", "\"oom\"", "The engine dies while loading: `oom`, `kv`, `gated` or `arch`."),
+    o("crash_at_start", "\"oom\"", "The engine dies while loading: `oom`, `kv`, `gated`, `arch` or `model`."),
     o("never_ready", "false", "Loading never ends."),
 ];
 

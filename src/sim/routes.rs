@@ -9,6 +9,7 @@ use super::fault::Verdict;
 use super::flavor::{Family, Openai, Triton, WhileLoading};
 use super::http::{Request, Response};
 use super::hub::{Hub, Order};
+use super::options::MetricsAt;
 use super::tokens::with_bos;
 use super::{metrics, openai, triton};
 
@@ -24,9 +25,24 @@ pub enum Action {
     Crash,
 }
 
-pub fn route(hub: &Hub, request: &Request) -> Action {
+/// Which port a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Server,
+    /// The port of the metrics alone.
+    Metrics,
+}
+
+pub fn route(hub: &Hub, request: &Request, door: Door) -> Action {
     if !hub.ready.get() {
         return Action::Respond(while_loading(hub, request));
+    }
+    let metrics = matches!(request.path.as_str(), "/metrics" | "/v1/metrics" | "/prometheus/metrics");
+    match (door, hub.options.metrics) {
+        (Door::Metrics, _) if request.path == "/metrics" => return Action::Respond(prometheus(hub)),
+        (Door::Metrics, _) => return not_found(),
+        (Door::Server, MetricsAt::Port(_) | MetricsAt::Nowhere) if metrics => return not_found(),
+        (Door::Server, _) => {}
     }
     match hub.options.flavor.family() {
         Family::Openai(engine) => openai_route(hub, engine, request),

@@ -16,8 +16,9 @@ use super::connection;
 use super::flavor::WhileLoading;
 use super::hub::Hub;
 use super::log;
-use super::options::{SimError, SimOptions, StartCrash};
+use super::options::{MetricsAt, SimError, SimOptions, StartCrash};
 use super::preset::Costs;
+use super::routes::Door;
 use super::timer::Timer;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -63,6 +64,7 @@ pub fn start(options: SimOptions) -> Result<SimServer, SimError> {
     let bind = |source| SimError::Bind { addr: asked, source };
     let socket = bound(asked).map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
+    let sockets = Sockets { server: socket, metrics: metrics_socket(&options)? };
     let (status_in, status) = watch::channel(Status::Loading);
     let (log_in, log) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
@@ -74,7 +76,7 @@ pub fn start(options: SimOptions) -> Result<SimServer, SimError> {
     let thread = {
         let (stop, traces) = (stop.clone(), Arc::clone(&traces));
         let run = move || {
-            let end = LocalSet::new().block_on(&runtime, live(options, socket, stop, &status_in, log_in, traces));
+            let end = LocalSet::new().block_on(&runtime, live(options, sockets, stop, &status_in, log_in, traces));
             // Connections and listener are closed before anyone learns of the end.
             drop(runtime);
             status_in.send_replace(end);
@@ -82,6 +84,18 @@ pub fn start(options: SimOptions) -> Result<SimServer, SimError> {
         std::thread::Builder::new().name("sim".into()).spawn(run).map_err(|source| SimError::Thread { source })?
     };
     Ok(SimServer { addr, stop, status, log: Some(log), traces, thread: Some(thread) })
+}
+
+/// The server's socket, and that of the metrics where they have a port of their own.
+struct Sockets {
+    server: TcpSocket,
+    metrics: Option<TcpSocket>,
+}
+
+fn metrics_socket(options: &SimOptions) -> Result<Option<TcpSocket>, SimError> {
+    let MetricsAt::Port(port) = options.metrics else { return Ok(None) };
+    let addr = SocketAddr::new(options.host, port);
+    bound(addr).map(Some).map_err(|source| SimError::Bind { addr, source })
 }
 
 /// A socket that has its port and does not listen yet: until it does, connections are refused.
@@ -166,7 +180,7 @@ impl Drop for SimServer {
 
 async fn live(
     options: SimOptions,
-    socket: TcpSocket,
+    sockets: Sockets,
     stop: CancellationToken,
     status: &watch::Sender<Status>,
     log: mpsc::UnboundedSender<String>,
@@ -177,16 +191,20 @@ async fn live(
     tokio::select! {
         biased;
         () = stop.cancelled() => Status::Stopped,
-        reason = serve(&hub, &costs, socket, status) => Status::Crashed { reason },
+        reason = serve(&hub, &costs, sockets, status) => Status::Crashed { reason },
     }
 }
 
 /// Loads and serves until the engine dies; gives the reason.
-async fn serve(hub: &Rc<Hub>, costs: &Costs, socket: TcpSocket, status: &watch::Sender<Status>) -> String {
+async fn serve(hub: &Rc<Hub>, costs: &Costs, sockets: Sockets, status: &watch::Sender<Status>) -> String {
+    let Sockets { server: socket, metrics } = sockets;
     let timer = match Timer::new() {
         Ok(timer) => timer,
         Err(e) => return format!("cannot make a timer: {e}"),
     };
+    // As much as is asked for, really taken: what a container's memory limit is tested with.
+    let weights = vec![1u8; usize::try_from(hub.options.host_memory).unwrap_or(usize::MAX)];
+    std::hint::black_box(&weights);
     let driver = hub.clone();
     tokio::task::spawn_local(async move { driver.drive(timer).await });
     let listener = match hub.options.flavor.while_loading() {
@@ -201,7 +219,7 @@ async fn serve(hub: &Rc<Hub>, costs: &Costs, socket: TcpSocket, status: &watch::
                     Some(death) => return death,
                     None => Ok(listener),
                 },
-                never = accept(hub, &listener) => match never {},
+                never = accept(hub, &listener, Door::Server) => match never {},
             },
         },
     };
@@ -209,6 +227,14 @@ async fn serve(hub: &Rc<Hub>, costs: &Costs, socket: TcpSocket, status: &watch::
         Ok(listener) => listener,
         Err(e) => return format!("cannot listen: {e}"),
     };
+    match metrics.map(|socket| socket.listen(BACKLOG)) {
+        None => {}
+        Some(Err(e)) => return format!("cannot listen for metrics: {e}"),
+        Some(Ok(listener)) => {
+            let hub = hub.clone();
+            tokio::task::spawn_local(async move { match accept(&hub, &listener, Door::Metrics).await {} });
+        }
+    }
     hub.ready.set(true);
     status.send_replace(Status::Ready);
     tokio::select! {
@@ -217,7 +243,7 @@ async fn serve(hub: &Rc<Hub>, costs: &Costs, socket: TcpSocket, status: &watch::
             hub.log(reason.clone());
             reason
         }
-        never = accept(hub, &listener) => match never {},
+        never = accept(hub, &listener, Door::Server) => match never {},
     }
 }
 
@@ -251,10 +277,10 @@ async fn pause_until(at: tokio::time::Instant) {
     }
 }
 
-async fn accept(hub: &Rc<Hub>, listener: &TcpListener) -> std::convert::Infallible {
+async fn accept(hub: &Rc<Hub>, listener: &TcpListener, door: Door) -> std::convert::Infallible {
     loop {
         match listener.accept().await {
-            Ok((tcp, _)) => drop(tokio::task::spawn_local(connection::serve(hub.clone(), tcp))),
+            Ok((tcp, _)) => drop(tokio::task::spawn_local(connection::serve(hub.clone(), tcp, door))),
             // Out of file descriptors: the ones in use may be given back.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }

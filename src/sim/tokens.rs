@@ -56,16 +56,26 @@ pub struct Prose {
     rng: ChaCha8Rng,
     empty: f64,
     first: bool,
+    /// Every token, of an engine that makes no sense.
+    always: Option<&'static str>,
 }
 
 impl Prose {
     /// `empty` is the share of tokens without text.
     pub fn new(seed: u64, empty: f64) -> Prose {
-        Prose { rng: ChaCha8Rng::seed_from_u64(seed), empty, first: true }
+        Prose { rng: ChaCha8Rng::seed_from_u64(seed), empty, first: true, always: None }
+    }
+
+    /// The same token over and over.
+    pub fn always(token: &'static str) -> Prose {
+        Prose { always: Some(token), ..Prose::new(0, 0.0) }
     }
 
     /// The next token's text; the first one is never empty.
     pub fn next(&mut self) -> &'static str {
+        if let Some(token) = self.always {
+            return token;
+        }
         let first = std::mem::replace(&mut self.first, false);
         if !first && self.empty > 0.0 && self.rng.random::<f64>() < self.empty {
             return "";

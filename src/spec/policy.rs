@@ -7,6 +7,74 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::Value;
 
+/// Which images and models are removed when no later deployment of a run needs them.
+/// Written as `false`, `true` or `"all"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Evict {
+    #[default]
+    No,
+    /// Those that the run itself downloaded.
+    Own,
+    /// Those that were there before, too.
+    All,
+}
+
+impl Evict {
+    /// `true`, `false` or `"all"`.
+    pub fn read(value: &Value) -> Option<Evict> {
+        match (value.as_bool(), value.as_str()) {
+            (Some(false), _) => Some(Evict::No),
+            (Some(true), _) => Some(Evict::Own),
+            (None, Some("all")) => Some(Evict::All),
+            _ => None,
+        }
+    }
+}
+
+impl Serialize for Evict {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Evict::No => s.serialize_bool(false),
+            Evict::Own => s.serialize_bool(true),
+            Evict::All => s.serialize_str("all"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Evict {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Evict, D::Error> {
+        let value = Value::deserialize(d)?;
+        Evict::read(&value).ok_or_else(|| serde::de::Error::custom("`evict` is true, false or \"all\""))
+    }
+}
+
+/// What becomes of an engine that answers a fixed question with nonsense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SanityCheck {
+    /// It is not asked.
+    Off,
+    /// That is said, and it is measured all the same.
+    Warn,
+    /// It is not measured, and its units are invalid.
+    #[default]
+    Require,
+}
+
+impl SanityCheck {
+    /// The words, in the order of their strictness.
+    pub const WORDS: [&str; 3] = ["off", "warn", "require"];
+
+    pub fn parse(word: &str) -> Option<SanityCheck> {
+        Some(match word {
+            "off" => SanityCheck::Off,
+            "warn" => SanityCheck::Warn,
+            "require" => SanityCheck::Require,
+            _ => return None,
+        })
+    }
+}
+
 /// `[run]`, after defaults, overrides and flags. An `[[override]]` may change it for the cells it matches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunPolicy {
@@ -36,9 +104,12 @@ pub struct RunPolicy {
     pub offline: bool,
     pub simulate: bool,
     pub gate: Option<String>,
+    pub sanity: SanityCheck,
     pub parallel: u32,
     pub devices: Vec<String>,
-    pub evict: bool,
+    pub evict: Evict,
+    /// What the next deployment needs is downloaded while one is measured.
+    pub prefetch: bool,
     pub float: Vec<String>,
     /// Seed of the order within a round.
     pub seed: u64,
@@ -66,9 +137,11 @@ impl std::default::Default for RunPolicy {
             offline: false,
             simulate: false,
             gate: None,
+            sanity: SanityCheck::default(),
             parallel: 1,
             devices: Vec::new(),
-            evict: false,
+            evict: Evict::No,
+            prefetch: true,
             float: Vec::new(),
             seed: 0,
             webhook: None,
@@ -81,6 +154,13 @@ impl std::default::Default for RunPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slo(pub BTreeMap<String, Duration>);
+
+impl Slo {
+    /// Whether any limit is per request, so that there is a goodput.
+    pub fn judges_requests(&self) -> bool {
+        self.0.keys().any(|key| super::sections::REQUEST_METRICS.contains(&key.as_str()))
+    }
+}
 
 /// `[cost]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -99,12 +179,35 @@ impl Cost {
 }
 
 /// `[gate]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Gate {
     /// A baseline name, or the coordinates of another layer to compare with.
     pub against: Option<Value>,
     /// The cell that is measured first and last, to tell drift from regression.
     pub control: Option<Value>,
-    /// Metric column → allowed change, as written (`+10%`, `-5%`).
+    /// Share of the regressions reported that may be false.
+    pub fdr: f64,
+    /// What repeats within one engine start are taken for.
+    pub error: ErrorTerm,
+    /// Metric → allowed change or limit, as written (`+10%`, `-5%`, `500ms`).
     pub limits: BTreeMap<String, String>,
+}
+
+/// Which repeats say how much a number scatters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorTerm {
+    /// Engine starts, or nights: what a new start changes is part of the error.
+    #[default]
+    Starts,
+    /// Samples, whatever start they are of. Right only where starts do not differ.
+    Samples,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        let fdr = super::gate::DEFAULT_FDR;
+        Gate { against: None, control: None, fdr, error: ErrorTerm::default(), limits: BTreeMap::new() }
+    }
 }

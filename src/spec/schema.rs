@@ -5,7 +5,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value as Json, json};
 
 use super::params::{BUILTIN_ENGINES, BUILTIN_METHODS, DefaultValue, Kind, PARAMS, Param, Scope};
-use super::sections::{AGGREGATES, REQUEST_METRICS, RUN_KEYS, SAMPLE_METRICS};
+use super::policy::SanityCheck;
+use super::sections::{AGGREGATES, FLOAT, REQUEST_METRICS, RUN_KEYS, SAMPLE_METRICS};
 
 /// The schema, formatted as it is committed.
 pub fn json_schema_text() -> String {
@@ -170,10 +171,15 @@ fn run() -> Json {
         let schema = match *key {
             "repeats" | "starts" | "attempts" | "parallel" | "max_units" => json!({ "type": "integer", "minimum": 1 }),
             "seed" => json!({ "type": "integer", "minimum": 0 }),
-            "fail_fast" | "retry_failed" | "force" | "offline" | "simulate" | "evict" => json!({ "type": "boolean" }),
+            "fail_fast" | "retry_failed" | "force" | "offline" | "simulate" | "prefetch" => {
+                json!({ "type": "boolean" })
+            }
+            "evict" => json!({ "enum": [true, false, "all"] }),
             "max_error_rate" => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+            "sanity" => json!({ "enum": SanityCheck::WORDS }),
             "gate" | "webhook" => json!({ "type": "string" }),
-            "devices" | "float" => json!({ "type": "array", "items": { "type": "string" } }),
+            "devices" => json!({ "type": "array", "items": { "type": "string" } }),
+            "float" => json!({ "type": "array", "items": { "enum": FLOAT } }),
             _ => json!({ "$ref": "#/$defs/duration" }),
         };
         properties.insert((*key).into(), schema);
@@ -195,12 +201,17 @@ fn slo() -> Json {
 }
 
 fn gate() -> Json {
-    let limit = json!({ "type": "string" });
+    let limit = json!({ "type": ["string", "number"] });
     let sample = format!("^({})$", SAMPLE_METRICS.join("|"));
     json!({
         "type": "object",
         "description": "Allowed changes against a baseline. Never hashed.",
-        "properties": { "against": { "type": ["string", "object"] }, "control": { "type": "object" } },
+        "properties": {
+            "against": { "type": ["string", "object"] },
+            "control": { "type": "object" },
+            "fdr": { "type": ["string", "number"], "description": "Share of the regressions reported that may be false; 1% by default." },
+            "error": { "enum": ["starts", "samples"], "description": "Which repeats say how much a number scatters." },
+        },
         "patternProperties": { latency_pattern(): limit.clone(), sample: limit },
         "additionalProperties": false,
     })

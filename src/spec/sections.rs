@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::policy::{Cost, Gate, RunPolicy, Slo};
+use super::gate::{self, Limit};
+use super::policy::{Cost, ErrorTerm, Evict, Gate, RunPolicy, SanityCheck, Slo};
 use super::read::Reader;
 use super::tree::{Entry, Node};
 use crate::diag::{self, Diagnostic};
@@ -22,6 +23,8 @@ enum SettingValue {
     Flag(bool),
     Time(Duration),
     Share(f64),
+    Evict(Evict),
+    Sanity(SanityCheck),
     Text(String),
     Texts(Vec<String>),
 }
@@ -45,13 +48,18 @@ pub const RUN_KEYS: &[&str] = &[
     "offline",
     "simulate",
     "gate",
+    "sanity",
     "parallel",
     "devices",
     "evict",
+    "prefetch",
     "float",
     "seed",
     "webhook",
 ];
+
+/// What `float` can name.
+pub const FLOAT: [&str; 3] = ["image", "model", "asset"];
 
 impl RunSetting {
     /// Checks one key and its value. The message says what the key takes.
@@ -64,15 +72,24 @@ impl RunSetting {
                 let count = value.as_u64().filter(|n| *n >= least && (key == "seed" || *n <= u64::from(u32::MAX)));
                 count.map(SettingValue::Count).ok_or("a whole number of at least 1")
             }
-            "fail_fast" | "retry_failed" | "force" | "offline" | "simulate" | "evict" => {
+            "fail_fast" | "retry_failed" | "force" | "offline" | "simulate" | "prefetch" => {
                 value.as_bool().map(SettingValue::Flag).ok_or("true or false")
             }
+            "evict" => Evict::read(value).map(SettingValue::Evict).ok_or("true, false or \"all\""),
             "max_error_rate" => {
                 let share = value.as_f64().filter(|f| (0.0..=1.0).contains(f));
                 share.map(SettingValue::Share).ok_or("a number between 0 and 1")
             }
+            "sanity" => {
+                let word = value.as_str().and_then(SanityCheck::parse);
+                word.map(SettingValue::Sanity).ok_or("one of \"off\", \"warn\" and \"require\"")
+            }
             "gate" | "webhook" => value.as_str().map(|s| SettingValue::Text(s.into())).ok_or("a string"),
-            "devices" | "float" => texts(value).map(SettingValue::Texts).ok_or("a list of strings"),
+            "float" => {
+                let kinds = texts(value).filter(|words| words.iter().all(|w| FLOAT.contains(&w.as_str())));
+                kinds.map(SettingValue::Texts).ok_or("a list of \"image\", \"model\" and \"asset\"")
+            }
+            "devices" => texts(value).map(SettingValue::Texts).ok_or("a list of strings"),
             _ => match value.as_str().map(units::parse_duration) {
                 Some(Ok(d)) => Ok(SettingValue::Time(d)),
                 Some(Err(e)) => return Err(format!("`{key}`: {e}")),
@@ -97,8 +114,10 @@ impl RunSetting {
             ("force", SettingValue::Flag(b)) => run.force = *b,
             ("offline", SettingValue::Flag(b)) => run.offline = *b,
             ("simulate", SettingValue::Flag(b)) => run.simulate = *b,
-            ("evict", SettingValue::Flag(b)) => run.evict = *b,
+            ("evict", SettingValue::Evict(e)) => run.evict = *e,
+            ("prefetch", SettingValue::Flag(b)) => run.prefetch = *b,
             ("max_error_rate", SettingValue::Share(f)) => run.max_error_rate = *f,
+            ("sanity", SettingValue::Sanity(s)) => run.sanity = *s,
             ("gate", SettingValue::Text(s)) => run.gate = Some(s.clone()),
             ("webhook", SettingValue::Text(s)) => run.webhook = Some(s.clone()),
             ("devices", SettingValue::Texts(l)) => run.devices = l.clone(),
@@ -231,33 +250,58 @@ impl Reader<'_> {
                         &entry.node.span,
                     );
                 }
-                key if is_latency(key) || SAMPLE_METRICS.contains(&key) => {
-                    match value.as_str().filter(|s| is_change(s)) {
-                        Some(limit) => {
-                            gate.limits.insert(key.to_string(), limit.to_string());
-                        }
-                        None => {
-                            let help = "write \"+10%\", \"-5%\", or an absolute limit such as \"500ms\" or \"1000\"";
-                            let message = format!("`{key}` takes an allowed change or a limit, not {value}");
-                            self.push(Diagnostic::new("wrong_type", message).help(help), &entry.node.span);
-                        }
+                "fdr" => match gate_share(&value) {
+                    Some(share) => gate.fdr = share,
+                    None => {
+                        let message = format!("`fdr` takes a share above 0 and below 1 such as \"1%\", not {value}");
+                        self.push(Diagnostic::new("wrong_type", message), &entry.node.span);
                     }
+                },
+                "error" => match value.as_str() {
+                    Some("starts") => gate.error = ErrorTerm::Starts,
+                    Some("samples") => gate.error = ErrorTerm::Samples,
+                    _ => {
+                        let message = format!("`error` takes \"starts\" or \"samples\", not {value}");
+                        self.push(Diagnostic::new("wrong_type", message), &entry.node.span);
+                    }
+                },
+                key if is_latency(key) || SAMPLE_METRICS.contains(&key) => {
+                    self.gate_limit(key, entry, &value, &mut gate)
                 }
                 _ => {
-                    let known: Vec<&str> =
-                        REQUEST_METRICS.iter().chain(SAMPLE_METRICS).chain(&["against", "control"]).copied().collect();
+                    let known: Vec<&str> = REQUEST_METRICS
+                        .iter()
+                        .chain(SAMPLE_METRICS)
+                        .chain(&["against", "control", "fdr", "error"])
+                        .copied()
+                        .collect();
                     self.unknown_metric("gate", entry, &known);
                 }
             }
         }
         gate
     }
+
+    fn gate_limit(&mut self, key: &str, entry: &Entry, value: &Value, gate: &mut Gate) {
+        let metric = gate::metric(key).unwrap_or_else(|| key.to_string());
+        let text = value.as_str().map(str::to_string).or_else(|| value.as_f64().map(|x| x.to_string()));
+        match text.as_deref().map(|t| Limit::parse(&metric, t)) {
+            Some(Ok(_)) => {
+                gate.limits.insert(key.to_string(), text.unwrap_or_default());
+            }
+            Some(Err(message)) => self.push(Diagnostic::new("wrong_type", message), &entry.node.span),
+            None => {
+                let help = "write \"+10%\", \"-5%\", or an absolute limit such as \"500ms\" or \"1000\"";
+                let message = format!("`{key}` takes an allowed change or a limit, not {value}");
+                self.push(Diagnostic::new("wrong_type", message).help(help), &entry.node.span);
+            }
+        }
+    }
 }
 
-/// `+10%`, `-5%`, `500ms`, `1000`.
-fn is_change(text: &str) -> bool {
-    let number = |s: &str| s.trim().parse::<f64>().is_ok_and(f64::is_finite);
-    text.strip_suffix('%').map_or_else(|| number(text) || units::parse_duration(text).is_ok(), number)
+fn gate_share(value: &Value) -> Option<f64> {
+    let number = value.as_f64().filter(|x| *x > 0.0 && *x < 1.0);
+    number.or_else(|| value.as_str().and_then(gate::parse_share))
 }
 
 #[cfg(test)]
@@ -268,8 +312,14 @@ mod tests {
     fn every_run_key_can_be_read_and_applied() {
         let mut run = RunPolicy::default();
         for key in RUN_KEYS {
-            let value =
-                [Value::Int(2), Value::Bool(true), Value::Float(0.5), "5m".into(), Value::list(vec!["x".into()])];
+            let value = [
+                Value::Int(2),
+                Value::Bool(true),
+                Value::Float(0.5),
+                "5m".into(),
+                "warn".into(),
+                Value::list(vec!["image".into()]),
+            ];
             let setting = value.iter().find_map(|v| RunSetting::new(key, v).ok()).unwrap_or_else(|| panic!("{key}"));
             setting.apply(&mut run);
         }
@@ -280,6 +330,5 @@ mod tests {
     fn latencies_may_have_an_aggregate() {
         assert!(is_latency("ttft") && is_latency("p95_ttft") && is_latency("mean_tpot"));
         assert!(!is_latency("p42_ttft") && !is_latency("throughput"));
-        assert!(is_change("+10%") && is_change("500ms") && !is_change("ten"));
     }
 }

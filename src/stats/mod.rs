@@ -1,21 +1,31 @@
 //! Statistics of a sample: requests in, a summary out. The definitions are in `docs/metrics.md`.
 
+pub mod block;
 pub mod csv;
 pub mod dist;
 pub mod histogram;
 pub mod interval;
+pub mod moderated;
+pub mod multiple;
+pub mod null;
 pub mod objective;
+pub mod permutation;
+pub mod power;
 pub mod record;
+pub mod sanity;
 mod server;
+pub mod special;
 pub mod steady;
+pub mod step;
 pub mod summary;
 pub mod validity;
 
-pub use csv::write_requests_csv;
+pub use csv::{RequestsError, read_requests_csv, write_requests_csv};
 pub use histogram::Histogram;
 pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
+pub use sanity::{Sanity, Sense};
 pub use server::ServerMeans;
-pub use summary::summarize;
+pub use summary::{goodput, summarize};
 pub use validity::{SampleContext, validity};
 
 use std::sync::atomic::{AtomicU64, Ordering};

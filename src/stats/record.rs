@@ -187,10 +187,15 @@ impl SampleData {
 
     /// First `start` to last `last_token` of the measured requests, nanoseconds after the sample's start.
     pub fn window(&self) -> Option<(u64, u64)> {
-        let from = self.requests.iter().map(|r| r.start_ns).min()?;
-        let to = self.requests.iter().filter_map(|r| r.last_token_ns).max()?;
-        (to > from).then_some((from, to))
+        window(&self.requests)
     }
+}
+
+/// First `start` to last `last_token`, nanoseconds after the sample's start.
+pub fn window(requests: &[RequestRecord]) -> Option<(u64, u64)> {
+    let from = requests.iter().map(|r| r.start_ns).min()?;
+    let to = requests.iter().filter_map(|r| r.last_token_ns).max()?;
+    (to > from).then_some((from, to))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::record::window;
 use super::{Dist, RequestRecord, SampleData, Status, Summary, TokenSource, steady};
 
 /// Most error messages that a summary lists.
@@ -26,7 +27,6 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
     let queue_delay = Dist::of_ns(data.requests.iter().map(RequestRecord::queue_delay_ns));
     let tpot: Vec<f64> = ok.iter().filter_map(|r| r.tpot_ns()).map(|ns| ns / 1e6).collect();
     let per_user: Vec<f64> = tpot.iter().filter(|ms| **ms > 0.0).map(|ms| 1e3 / ms).collect();
-    let limits = Limits::of(slo);
 
     Summary {
         n_sent: data.requests.len() as u64,
@@ -59,13 +59,22 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
         e2el_adj: Dist::with_failures(ok.iter().filter_map(|r| r.e2el_ns()), n_error),
         connect: Dist::of_ns(data.connect_ns.iter().copied()),
         tokens_per_event: ratio(output_tokens, token_events),
-        request_goodput: limits.and_then(|l| per_second(ok.iter().filter(|r| l.met_by(r)).count() as f64)),
+        request_goodput: goodput(&data.requests, slo),
         output_throughput_per_gpu: output_throughput.filter(|_| gpus > 0).map(|t| t / f64::from(gpus)),
         recv_lag_p99_ms: Dist::of_histogram(&data.recv_lag).p99,
         client_cpu_fraction: data.client_cpu_fraction,
         wrong_output_length: ok.iter().filter(|r| r.wrong_length()).count() as u64,
         errors: errors(data),
     }
+}
+
+/// Completed requests per second that met every per-request limit of `slo`; `None` when no key is per request, or when
+/// there is no window. What a sample's requests came to under other limits than those of its run.
+pub fn goodput(requests: &[RequestRecord], slo: &BTreeMap<String, Duration>) -> Option<f64> {
+    let limits = Limits::of(slo)?;
+    let (from, to) = window(requests)?;
+    let met = requests.iter().filter(|r| r.status == Status::Ok && limits.met_by(r)).count();
+    Some(met as f64 / ((to - from) as f64 / 1e9))
 }
 
 /// The server's count, else what was asked for.

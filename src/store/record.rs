@@ -9,7 +9,7 @@ use crate::event::search::SearchResult;
 use crate::event::{Counts, FailureClass, Outcome, Stage};
 use crate::plan::Status;
 use crate::spec::policy::{Cost, Gate, Slo};
-use crate::stats::{ServerMeans, Summary};
+use crate::stats::{Sanity, ServerMeans, Summary};
 use crate::value::Value;
 
 /// Schema number of `unit.json`, `result.json` and `plan.json`.
@@ -102,6 +102,12 @@ pub struct SampleRecord {
     pub summary: Summary,
     #[serde(default)]
     pub resources: Resources,
+    /// What the engine answered to a fixed question when it had started; `None` where it was not asked or did not answer.
+    #[serde(default)]
+    pub sanity: Option<Sanity>,
+    /// Something for a later deployment was downloaded at the same time.
+    #[serde(default)]
+    pub prefetching: bool,
     /// What the server itself measured in the window.
     #[serde(default)]
     pub server: ServerMeans,
@@ -213,10 +219,22 @@ pub struct RunRecord {
     pub slo: Slo,
     pub cost: Cost,
     pub gate: Gate,
+    /// The cell that was measured first and last, to tell drift from regression.
+    #[serde(default)]
+    pub control: Option<ControlRecord>,
     pub warnings: Vec<String>,
     pub counts: Option<Counts>,
     pub exit_code: Option<i32>,
     pub provenance: Provenance,
+}
+
+/// The control of a run: the samples of one of its units that were measured before all others, and after them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControlRecord {
+    pub unit_id: UnitId,
+    /// Samples by number, the valid ones.
+    pub first: Vec<u32>,
+    pub last: Vec<u32>,
 }
 
 /// A unit in a run.

@@ -7,7 +7,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::record::{AttemptRecord, Provenance, SampleRecord, UnitFacts};
 use crate::digest::{DeployId, UnitId};
-use crate::stats::{Dist, Summary};
+use crate::event::FailureClass;
+use crate::stats::{Dist, Sanity, Summary};
 
 /// What a row is made from.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,54 @@ pub struct Column {
     pub doc: &'static str,
     get: fn(&RowSource<'_>) -> Field,
 }
+
+/// What the values of a column are, where there are any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Flag,
+    Count,
+    Number,
+    /// RFC 3339 with milliseconds, UTC.
+    Time,
+    Text,
+}
+
+impl Column {
+    /// What a typed format keeps the column as.
+    pub fn kind(&self) -> Kind {
+        match self.name {
+            "valid" | "simulated" | "steady_reached" | "prefetching" => Kind::Flag,
+            "sanity_logprob" => Kind::Number,
+            "started_at" => Kind::Time,
+            name if COUNTS.contains(&name) => Kind::Count,
+            _ if self.unit.is_empty() => Kind::Text,
+            _ => Kind::Number,
+        }
+    }
+}
+
+/// Columns of whole numbers. Whatever else has a unit is a number with decimals.
+const COUNTS: &[&str] = &[
+    "sample",
+    "gpus",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "data_parallel",
+    "isl",
+    "osl",
+    "concurrency",
+    "requests",
+    "seed",
+    "n_sent",
+    "n_ok",
+    "n_error",
+    "n_cancelled",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "attempt",
+    "engine_start",
+];
 
 /// The values of one row, in the order of [`columns`].
 #[derive(Clone, Debug, PartialEq)]
@@ -186,6 +235,7 @@ impl<'a> RowSource<'a> {
         match self.measured {
             Measured::Sample(s) if s.valid => "measured",
             Measured::Sample(_) => "invalid",
+            Measured::Attempt(a) if a.class == FailureClass::Invalid => "invalid",
             Measured::Attempt(a) if a.blocked => "blocked",
             Measured::Attempt(_) => "failed",
         }
@@ -240,6 +290,7 @@ fn table() -> Vec<Column> {
     columns.extend(health_columns());
     columns.extend(coordinate_columns());
     columns.extend(server_columns());
+    columns.extend(sanity_columns());
     columns
 }
 
@@ -490,6 +541,26 @@ fn server_columns() -> Vec<Column> {
         }),
         col("server_e2el_mean_ms", "ms", "Mean end-to-end latency as the server measured it.", |r| {
             r.sample().and_then(|s| s.server.server_e2el_mean_ms).into()
+        }),
+    ]
+}
+
+fn sanity_columns() -> Vec<Column> {
+    vec![
+        col(
+            "sanity",
+            "",
+            "What the engine's answer to a fixed question is worth: `ok`, `empty` or `repetition`.",
+            |r| r.sample().and_then(|s| s.sanity.as_ref()).map(|s| s.sense.as_str()).into(),
+        ),
+        col("sanity_text", "", "The beginning of that answer.", |r| {
+            r.sample().and_then(|s| s.sanity.as_ref()).map(|s| &s.text).into()
+        }),
+        col("sanity_logprob", "", "Mean log probability of that answer's tokens, where the engine tells it.", |r| {
+            r.sample().and_then(|s| s.sanity.as_ref()).and_then(Sanity::mean_logprob).into()
+        }),
+        col("prefetching", "", "Something for a later deployment was downloaded at the same time.", |r| {
+            r.sample().map(|s| s.prefetching).into()
         }),
     ]
 }

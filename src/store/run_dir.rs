@@ -52,6 +52,11 @@ impl RunFiles {
         self.0.join(JOURNAL_FILE)
     }
 
+    /// What references were found to mean for this run alone.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("float.lock")
+    }
+
     pub fn summary(&self) -> PathBuf {
         self.0.join("summary.md")
     }
@@ -62,6 +67,15 @@ impl RunFiles {
 
     pub fn junit(&self) -> PathBuf {
         self.0.join("junit.xml")
+    }
+
+    /// What the gate said, for a comment and for programs.
+    pub fn gate_markdown(&self) -> PathBuf {
+        self.0.join("gate.md")
+    }
+
+    pub fn gate_json(&self) -> PathBuf {
+        self.0.join("gate.json")
     }
 }
 
@@ -180,6 +194,11 @@ impl RunDir {
     /// Replaces `plan.json` of the live run.
     pub fn save(&self, record: &RunRecord) -> Result<(), StoreError> {
         write_plan(&self.path, record)
+    }
+
+    /// Keeps the lock that the run goes by in place of the committed one.
+    pub fn keep_lock(&self, text: &str) -> Result<(), StoreError> {
+        atomic::write(&self.files().lock(), text.as_bytes())
     }
 
     /// Starts the run's journal.

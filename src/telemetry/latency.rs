@@ -3,6 +3,7 @@
 
 use super::Totals;
 use crate::stats::ServerMeans;
+use crate::wire::Dialect;
 
 /// A pair of totals whose quotient is a mean, and what makes milliseconds of it.
 struct Source {
@@ -40,17 +41,24 @@ const E2EL: &[Source] = &[
     histogram!("sglang:e2e_request_latency_seconds", 1e3),
     histogram!("trtllm_e2e_request_latency_seconds", 1e3),
     histogram!("e2e_request_latency_seconds", 1e3),
-    Source { sum: "nv_inference_request_duration_us", count: "nv_inference_request_success", to_ms: 1e-3 },
 ];
+
+/// Triton's own: from a request's arrival until the model has let go of it. Our transformers model holds a request until
+/// it is answered. A model that hands requests to an engine of its own lets go at once and answers later: of such a one
+/// (the vLLM backend, our TensorRT-LLM model) this says nothing.
+const TRITON_E2EL: &[Source] =
+    &[Source { sum: "nv_inference_request_duration_us", count: "nv_inference_request_success", to_ms: 1e-3 }];
 
 /// Whether a total takes part in any mean.
 pub fn is_used(name: &str) -> bool {
-    [TTFT, ITL, E2EL].into_iter().flatten().any(|s| s.sum == name || s.count == name)
+    [TTFT, ITL, E2EL, TRITON_E2EL].into_iter().flatten().any(|s| s.sum == name || s.count == name)
 }
 
-/// The means between two looks.
-pub fn means(before: &Totals, after: &Totals) -> ServerMeans {
-    let (ttft, itl, e2el) = (mean(TTFT, before, after), mean(ITL, before, after), mean(E2EL, before, after));
+/// The means between two looks at a server of this kind.
+pub fn means(dialect: Dialect, before: &Totals, after: &Totals) -> ServerMeans {
+    let (ttft, itl) = (mean(TTFT, before, after), mean(ITL, before, after));
+    let held = dialect == Dialect::TritonPython;
+    let e2el = mean(E2EL, before, after).or_else(|| held.then(|| mean(TRITON_E2EL, before, after)).flatten());
     ServerMeans {
         server_ttft_mean_ms: ttft.map(|(ms, _)| ms),
         server_itl_mean_ms: itl.map(|(ms, _)| ms),
@@ -92,14 +100,14 @@ mod tests {
             ("vllm:e2e_request_latency_seconds_sum", 4.0),
             ("vllm:e2e_request_latency_seconds_count", 2.0),
         ]);
-        let m = means(&before, &after);
+        let m = means(Dialect::Openai, &before, &after);
         assert_eq!(
             (m.server_ttft_mean_ms, m.server_itl_mean_ms, m.server_e2el_mean_ms),
             (Some(250.0), None, Some(2000.0))
         );
         assert_eq!(m.requests, Some(4));
-        assert_eq!(means(&after, &after), ServerMeans::default(), "nothing happened");
-        assert_eq!(means(&after, &before).server_ttft_mean_ms, None, "started anew");
+        assert_eq!(means(Dialect::Openai, &after, &after), ServerMeans::default(), "nothing happened");
+        assert_eq!(means(Dialect::Openai, &after, &before).server_ttft_mean_ms, None, "started anew");
     }
 
     #[test]
@@ -108,14 +116,16 @@ mod tests {
             ("vllm:time_per_output_token_seconds_sum", 1.0),
             ("vllm:time_per_output_token_seconds_count", 10.0),
         ]);
-        assert_eq!(means(&Totals::new(), &old).server_itl_mean_ms, Some(100.0));
+        assert_eq!(means(Dialect::Openai, &Totals::new(), &old).server_itl_mean_ms, Some(100.0));
         let mut both = old.clone();
         both.extend(totals(&[
             ("vllm:inter_token_latency_seconds_sum", 0.5),
             ("vllm:inter_token_latency_seconds_count", 10.0),
         ]));
-        assert_eq!(means(&Totals::new(), &both).server_itl_mean_ms, Some(50.0));
+        assert_eq!(means(Dialect::Openai, &Totals::new(), &both).server_itl_mean_ms, Some(50.0));
         let triton = totals(&[("nv_inference_request_duration_us", 3e6), ("nv_inference_request_success", 2.0)]);
-        assert_eq!(means(&Totals::new(), &triton).server_e2el_mean_ms, Some(1500.0));
+        let e2el = |dialect| means(dialect, &Totals::new(), &triton).server_e2el_mean_ms;
+        assert_eq!(e2el(Dialect::TritonPython), Some(1500.0));
+        assert_eq!((e2el(Dialect::TritonVllm), e2el(Dialect::TritonTrtllm)), (None, None), "they let go at once");
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::stats::ServerMeans;
-use crate::wire::ApiSpec;
+use crate::wire::{ApiSpec, Dialect};
 
 /// Largest metrics text that is read.
 const MAX_TEXT: usize = 16 << 20;
@@ -26,6 +26,7 @@ pub type Totals = BTreeMap<String, f64>;
 pub struct Scraper {
     client: reqwest::Client,
     url: String,
+    dialect: Dialect,
     before: Arc<Mutex<Option<Totals>>>,
     since: Stopwatch,
     /// Every look that was answered: seconds since the scraper was made, and what it saw.
@@ -36,7 +37,8 @@ impl Scraper {
     /// `None` where the API has no metrics, or the base URL is none. `client` brings headers, TLS and a time limit.
     pub fn new(client: reqwest::Client, base_url: &str, api: &ApiSpec) -> Option<Scraper> {
         let url = metrics_url(base_url, api)?;
-        Some(Scraper { client, url, before: Arc::default(), since: Stopwatch::start(), looks: Arc::default() })
+        let (dialect, before, looks) = (api.dialect, Arc::default(), Arc::default());
+        Some(Scraper { client, url, dialect, before, since: Stopwatch::start(), looks })
     }
 
     /// The look before the measured part.
@@ -55,7 +57,7 @@ impl Scraper {
         for pause in std::iter::once(Duration::ZERO).chain(PAUSES) {
             tokio::time::sleep(pause).await;
             let Some(after) = self.look().await else { break };
-            means = latency::means(&before, &after);
+            means = latency::means(self.dialect, &before, &after);
             if means.requests.is_none_or(|n| n >= requests) {
                 break;
             }

@@ -45,6 +45,9 @@ pub struct ContainerSpec {
     pub port: u16,
     #[serde(default)]
     pub shm_size: Option<String>,
+    /// Most memory of the host that it may use, such as `64GiB`; what goes beyond is killed.
+    #[serde(default)]
+    pub memory: Option<String>,
     #[serde(default)]
     pub ipc: Option<String>,
     #[serde(default)]

@@ -1,6 +1,7 @@
 //! The API dialects: what a request looks like on the wire and what its answer means. Pure bytes to bytes: used by the
 //! load generator, the readiness probe and (as the other end) the simulated engine.
 
+pub mod answer;
 pub mod events;
 pub mod rejection;
 pub mod request;

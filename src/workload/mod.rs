@@ -9,6 +9,7 @@ pub mod prompts;
 mod seeded;
 pub mod tokenizer;
 pub mod trace;
+mod vocabulary;
 mod words;
 
 use std::time::Duration;

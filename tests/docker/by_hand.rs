@@ -4,17 +4,12 @@ use super::image;
 use super::workspace::{Workspace, docker, finish};
 
 fn start_arguments(w: &Workspace, name: Option<&str>) -> Vec<String> {
-    let entrypoint = w.entrypoint("hf", "vllm", &[]);
     let mut args: Vec<String> =
         ["start", "--json", "--method", "hf", "--engine", "vllm", "--model"].map(String::from).into();
     args.push(w.model());
-    for set in [
-        format!("image={}", image::tag()),
-        "hardware=cpu".to_string(),
-        format!("container.entrypoint={entrypoint}"),
-        "container.command=[]".to_string(),
-        "env.EXTRA=${MY_SECRET}".to_string(),
-    ] {
+    for set in
+        [format!("image={}", image::of("hf", "vllm")), "gpus=0".to_string(), "env.EXTRA=${MY_SECRET}".to_string()]
+    {
         args.extend(["--set".to_string(), set]);
     }
     if let Some(name) = name {
@@ -85,8 +80,7 @@ fn a_name_can_be_chosen_and_a_failed_start_leaves_nothing() {
     assert_eq!(started.json()[0]["container"], name.as_str());
     w.run(&["stop", &name]).expect(0);
 
-    let bad = w.entrypoint("hf", "vllm", &["--crash-at-start", "gated"]);
-    args.extend(["--set".to_string(), format!("container.entrypoint={bad}")]);
+    args.extend(["--set".to_string(), "env.LLMATRIX_SIM=--crash-at-start gated".to_string()]);
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut command = w.command(&words);
     command.env("MY_SECRET", "x");

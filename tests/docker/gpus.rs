@@ -129,13 +129,9 @@ fn deployment(w: &Workspace, tensor_parallel: i64) -> Deployment {
     let templates = Templates::new(Vec::new());
     let lock = Lock::new();
     let resolver = Resolver::new(&templates, &lock, &NoFiles, "h100-sxm-80gb", false, 1);
-    let entrypoint: Vec<Value> =
-        serde_json::from_str::<Vec<String>>(&w.entrypoint("hf", "vllm", &[])).unwrap().iter().map(Value::str).collect();
     let pairs: Vec<(Arc<str>, Value)> = vec![
-        ("container.command".into(), Value::list(Vec::new())),
-        ("container.entrypoint".into(), Value::list(entrypoint)),
         ("engine".into(), "vllm".into()),
-        ("image".into(), "llmatrix-sim:gpu".into()),
+        ("image".into(), image::of("hf", "vllm").into()),
         ("method".into(), "hf".into()),
         ("model".into(), format!("org/{}-{tensor_parallel}", w.name).into()),
         ("tensor_parallel".into(), Value::Int(tensor_parallel)),
@@ -152,6 +148,7 @@ fn deployer(engine: &OwnEngine, dir: &Path, gpus: u32) -> DockerDeployer {
 fn options(dir: &Path) -> DockerOptions {
     DockerOptions {
         host: None,
+        tls: None,
         logins: None,
         base: dir.to_path_buf(),
         cache: dir.join("cache"),
@@ -161,6 +158,7 @@ fn options(dir: &Path) -> DockerOptions {
         devices: Vec::new(),
         gpu_locks: dir.join("locks"),
         offline: true,
+        downloads: Arc::default(),
         by_hand: None,
         variables: Arc::new(|_| None),
     }
@@ -175,7 +173,7 @@ fn gpus_are_given_by_uuid_and_to_one_deployment_at_a_time() {
         writeln!(err, "\n!!! the GPU test DID NOT RUN: it needs root, `dockerd` and `ip` !!!\n").unwrap();
         return;
     };
-    image::import(&["-H", &engine.host()], "llmatrix-sim:gpu");
+    image::hand_over(&["-H", &engine.host()], &image::of("hf", "vllm"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         // Two runs on one host: they share nothing but the locks.
@@ -214,8 +212,7 @@ fn gpus_are_given_by_uuid_and_to_one_deployment_at_a_time() {
 #[test]
 fn an_engine_that_cannot_hand_out_gpus_is_an_environment_failure() {
     let Some(w) = Workspace::new("notoolkit") else { return };
-    let mut one = deployment(&w, 1);
-    one.spec.container.as_mut().unwrap().image = image::tag().into();
+    let one = deployment(&w, 1);
     let gpus = vec![Gpu { name: "NVIDIA H100 80GB HBM3".into(), uuid: Some("GPU-0".into()) }];
     let deployer =
         DockerDeployer::new(DockerOptions { host: std::env::var("DOCKER_HOST").ok(), gpus, ..options(w.path()) });

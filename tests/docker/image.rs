@@ -1,60 +1,52 @@
-//! An image from nothing: this build of the program and the shared libraries it loads.
+//! The images that stand in for the engines' real ones, made of this build of the program by `tests/images/build.sh`.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_llmatrix");
+const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/build.sh");
 
-/// Where the image's tag comes from: the same binary has the same tag, and is imported once.
+/// What all of them are made from: the program at `/bin/llmatrix`, and no entrypoint.
+pub fn base() -> &'static str {
+    static BASE: OnceLock<String> = OnceLock::new();
+    BASE.get_or_init(|| format!("llmatrix-sim/base:{}", tag()))
+}
+
+/// The image that stands in for a stack's.
+pub fn of(method: &str, engine: &str) -> String {
+    format!("llmatrix-sim/{method}-{engine}:{}", tag())
+}
+
+/// The same binary has the same tag, and is packed once.
 pub fn tag() -> &'static str {
     static TAG: OnceLock<String> = OnceLock::new();
     TAG.get_or_init(|| {
-        let digest = blake3::hash(&fs::read(BINARY).expect("the binary is built")).to_hex();
-        let tag = format!("llmatrix-sim:{}", &digest[..16]);
+        let mut content = fs::read(BINARY).expect("the binary is built");
+        content.extend(fs::read(BUILD).expect("the script is there"));
+        let tag = blake3::hash(&content).to_hex()[..16].to_string();
+        // The script's last one: when it is there, all are.
         let mut known = Command::new("docker");
-        known.args(["image", "inspect", &tag]).stdout(Stdio::null()).stderr(Stdio::null());
-        if !known.status().is_ok_and(|s| s.success()) {
-            import(&[], &tag);
+        known.args(["image", "inspect", &format!("llmatrix-sim/unim-vllm:{tag}")]);
+        if !known.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
+            let built =
+                Command::new(BUILD).args(["--binary", BINARY, "--tag", &tag]).output().expect("the script runs");
+            assert!(built.status.success(), "{BUILD}: {}", String::from_utf8_lossy(&built.stderr));
             // Those of binaries that were built a while ago.
-            let old = ["image", "prune", "-af", "--filter", "label=llmatrix.test", "--filter", "until=24h"];
-            let _ = Command::new("docker").args(old).output();
+            let mut prune = Command::new("docker");
+            prune.args(["image", "prune", "-af", "--filter", "label=llmatrix.test", "--filter", "until=24h"]);
+            // A person's own, which have the script's tag, are left alone.
+            let _ = prune.args(["--filter", "label!=llmatrix.test=test"]).output();
         }
         tag
     })
 }
 
-/// Imports the image. `engine` are arguments of `docker` that choose another engine.
-pub fn import(engine: &[&str], tag: &str) {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    // Some engines make their socket files here.
-    fs::create_dir(root.join("tmp")).unwrap();
-    fs::copy(BINARY, root.join("llmatrix")).unwrap();
-    // Symbols make it four times as large; without the tool it is only slower.
-    let _ = Command::new("strip").arg(root.join("llmatrix")).stderr(Stdio::null()).status();
-    for library in libraries() {
-        let target = root.join(library.trim_start_matches('/'));
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::copy(&library, target).unwrap();
-    }
-    let mut tar = Command::new("tar").arg("-C").arg(root).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut docker = Command::new("docker");
-    docker
-        .args(engine)
-        .args(["import", "-c", "LABEL llmatrix.test=1", "-", tag])
-        .stdin(tar.stdout.take().unwrap())
-        .stdout(Stdio::null());
-    assert!(docker.status().unwrap().success(), "docker import");
-    assert!(tar.wait().unwrap().success());
-}
-
-/// The paths that the dynamic linker would load, itself included.
-fn libraries() -> BTreeSet<String> {
-    let output = Command::new("ldd").arg(BINARY).output().expect("ldd");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let paths = text.split_whitespace().filter(|word| word.starts_with('/') && Path::new(word).exists());
-    paths.map(str::to_string).collect()
+/// Gives an image to another engine; `engine` are arguments of `docker` that choose it.
+pub fn hand_over(engine: &[&str], image: &str) {
+    let mut save = Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut load = Command::new("docker");
+    load.args(engine).arg("load").stdin(save.stdout.take().unwrap()).stdout(Stdio::null());
+    assert!(load.status().unwrap().success(), "docker load");
+    assert!(save.wait().unwrap().success(), "docker save");
 }

@@ -12,17 +12,53 @@ fn signal(child: &std::process::Child, signal: &str) {
     assert!(status.success());
 }
 
+/// Whether the journal of the workspace's last run has this in it.
+fn told(w: &Workspace, what: &str) -> bool {
+    let runs = std::fs::read_dir(w.path().join("artifacts/runs")).into_iter().flatten();
+    // Their names are times.
+    let last = runs.filter_map(|r| Some(r.ok()?.path())).max();
+    last.and_then(|run| std::fs::read_to_string(run.join("journal.jsonl")).ok()).is_some_and(|j| j.contains(what))
+}
+
 /// Whether a sample of the workspace's only unit has begun.
 fn measuring(w: &Workspace) -> bool {
-    let runs = std::fs::read_dir(w.path().join("artifacts/runs")).into_iter().flatten();
-    let journals = runs.filter_map(|r| std::fs::read_to_string(r.ok()?.path().join("journal.jsonl")).ok());
-    journals.last().is_some_and(|j| j.contains("sample_started"))
+    told(w, "sample_started")
+}
+
+/// A run that is killed once something holds.
+fn killed(w: &Workspace, file: &str, when: &str, holds: impl FnMut() -> bool) {
+    let mut child = w.command(&["run", "--json", file]).spawn().unwrap();
+    wait_until(when, holds);
+    signal(&child, "-KILL");
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_starts_leaves_nothing_for_good() {
+    let Some(w) = Workspace::new("start") else { return };
+    let stranger = Stranger::create(&format!("{}-of-somebody", w.name));
+    let name = w.container("hf", "vllm");
+    // Loading takes longer than the test: the start is cut off wherever it is.
+    let slow = w.one_cell(&["--load-time", "10m"], "");
+    let slow = slow.to_str().unwrap();
+    // As soon as there is a container, started or not.
+    killed(&w, slow, "the container is there", || w.containers().contains(&name));
+    w.run(&["clean"]).expect(0);
+    w.assert_clean();
+    // While its log is followed and its health path asked.
+    killed(&w, slow, "the engine loads", || told(&w, "\"stage\":\"start\"") && w.containers().contains(&name));
+    assert_eq!(w.containers(), std::slice::from_ref(&name));
+    let file = w.one_cell(&[], "");
+    let done = w.run(&["run", "--json", file.to_str().unwrap()]).expect(0);
+    assert!(done.stdout.contains(&format!("removed what dead runs left behind: {name}")), "{}", done.stdout);
+    assert!(stranger.is_there());
+    w.assert_clean();
 }
 
 #[test]
 fn a_run_that_is_killed_is_cleaned_up_by_the_next() {
     let Some(w) = Workspace::new("kill") else { return };
-    let file = w.one_cell(SLOW, "");
+    let file = w.one_cell(SLOW, "sanity = \"off\"\n");
     let file = file.to_str().unwrap();
     let name = w.container("hf", "vllm");
     let stranger = Stranger::create(&format!("{name}-of-somebody"));
@@ -53,7 +89,7 @@ fn a_run_that_is_killed_is_cleaned_up_by_the_next() {
 #[test]
 fn clean_removes_what_a_killed_run_left() {
     let Some(w) = Workspace::new("clean") else { return };
-    let file = w.one_cell(SLOW, "");
+    let file = w.one_cell(SLOW, "sanity = \"off\"\n");
     let mut child = w.command(&["run", "--json", file.to_str().unwrap()]).spawn().unwrap();
     wait_until("a sample has begun", || measuring(&w));
     signal(&child, "-KILL");
@@ -67,7 +103,7 @@ fn clean_removes_what_a_killed_run_left() {
 #[test]
 fn an_interrupted_run_stops_its_container() {
     let Some(w) = Workspace::new("interrupt") else { return };
-    let file = w.one_cell(SLOW, "");
+    let file = w.one_cell(SLOW, "sanity = \"off\"\n");
     let child = w.command(&["run", "--json", file.to_str().unwrap()]).spawn().unwrap();
     wait_until("a sample has begun", || measuring(&w));
     signal(&child, "-INT");
@@ -78,7 +114,7 @@ fn an_interrupted_run_stops_its_container() {
 #[test]
 fn a_second_interrupt_does_not_wait_and_leaves_nothing() {
     let Some(w) = Workspace::new("twice") else { return };
-    let file = w.one_cell(SLOW, "");
+    let file = w.one_cell(SLOW, "sanity = \"off\"\n");
     let child = w.command(&["run", "--json", file.to_str().unwrap()]).spawn().unwrap();
     wait_until("a sample has begun", || measuring(&w));
     // A container that does not run cannot end by itself within its grace.

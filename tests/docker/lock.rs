@@ -10,9 +10,14 @@ fn a_local_image_is_locked_by_its_id_and_held_to_it() {
     let file = file.to_str().unwrap();
     // The model is on no hub that a test can reach, so the lock is not complete.
     let locked = w.run(&["lock", "--offline", file]).expect(7);
-    let id = docker(&["image", "inspect", "--format", "{{.Id}}", image::tag()]);
+    let id = docker(&["image", "inspect", "--format", "{{.Id}}", &image::of("hf", "vllm")]);
     let id = id.trim();
-    assert!(locked.stdout.contains(&format!("+ image {} {id}", image::tag())), "{}{}", locked.stdout, locked.stderr);
+    assert!(
+        locked.stdout.contains(&format!("+ image {} {id}", image::of("hf", "vllm"))),
+        "{}{}",
+        locked.stdout,
+        locked.stderr
+    );
     let path = w.path().join(format!("{}.lock", w.name));
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains(id), "{text}");

@@ -7,12 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::{Value, json};
 
 use super::image;
-use super::workspace::{Workspace, docker, finish};
+use super::workspace::{Workspace, docker, finish, wait_until};
 
 /// `user:pass word` in base64.
 const LOGIN: &str = "dXNlcjpwYXNzIHdvcmQ=";
@@ -23,6 +23,43 @@ const NAME: &str = "team/sim";
 struct Content {
     blobs: HashMap<String, Vec<u8>>,
     manifest: String,
+    gate: Gate,
+}
+
+/// Holds blobs back until it is opened. Open unless it is shut.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    opened: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    shut: bool,
+    /// Blobs that were asked for and wait.
+    waiting: usize,
+}
+
+impl Gate {
+    fn shut(&self) {
+        self.state.lock().unwrap().shut = true;
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().shut = false;
+        self.opened.notify_all();
+    }
+
+    fn is_waited_at(&self) -> bool {
+        self.state.lock().unwrap().waiting > 0
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        let mut state = self.opened.wait_while(state, |s| s.shut).unwrap();
+        state.waiting -= 1;
+    }
 }
 
 fn sha256(path: &Path) -> String {
@@ -30,11 +67,11 @@ fn sha256(path: &Path) -> String {
     format!("sha256:{}", String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap())
 }
 
-/// The image as a registry has it.
-fn content() -> Content {
+/// The image as a registry has it. A labelled one is none that the engine has already.
+fn content(label: Option<&str>) -> Content {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    docker(&["save", "-o", at("image.tar").to_str().unwrap(), image::tag()]);
+    docker(&["save", "-o", at("image.tar").to_str().unwrap(), &image::of("hf", "vllm")]);
     let tar = Command::new("tar").arg("-C").arg(dir.path()).arg("-xf").arg(at("image.tar")).status().unwrap();
     assert!(tar.success());
     let index: Value = serde_json::from_slice(&fs::read(at("manifest.json")).unwrap()).unwrap();
@@ -46,7 +83,13 @@ fn content() -> Content {
         (digest, size)
     };
     let file = |value: &Value| dir.path().join(value.as_str().unwrap());
-    let (config, config_size) = add(&file(&index[0]["Config"]));
+    let config = file(&index[0]["Config"]);
+    if let Some(label) = label {
+        let mut text: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        text["config"]["Labels"]["llmatrix.test"] = label.into();
+        fs::write(&config, text.to_string()).unwrap();
+    }
+    let (config, config_size) = add(&config);
     let layers: Vec<Value> = index[0]["Layers"]
         .as_array()
         .unwrap()
@@ -61,7 +104,7 @@ fn content() -> Content {
     let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
     fs::write(at("own-manifest"), manifest.to_string()).unwrap();
     let (manifest, _) = add(&at("own-manifest"));
-    Content { blobs, manifest }
+    Content { blobs, manifest, gate: Gate::default() }
 }
 
 /// Serves until the test process ends. Gives the registry's address.
@@ -103,6 +146,7 @@ fn answer(mut stream: &TcpStream, content: &Content) -> Option<()> {
                     ("200 OK", MANIFEST, content.manifest.as_str(), &content.blobs[&content.manifest][..])
                 }
                 Some(("blobs", digest)) if content.blobs.contains_key(digest) => {
+                    content.gate.pass();
                     ("200 OK", "application/octet-stream", digest, &content.blobs[digest][..])
                 }
                 _ => (
@@ -138,7 +182,7 @@ impl Drop for Pulled {
 #[test]
 fn an_image_is_pulled_with_a_login_and_locked_by_its_digest() {
     let Some(w) = Workspace::new("pull") else { return };
-    let content = Arc::new(content());
+    let content = Arc::new(content(None));
     let registry = serve(content.clone());
     let reference = format!("{registry}/{NAME}:1");
     let _pulled = Pulled(reference.clone());
@@ -176,9 +220,36 @@ fn an_image_is_pulled_with_a_login_and_locked_by_its_digest() {
 }
 
 #[test]
+fn a_run_that_is_killed_while_it_pulls_leaves_nothing() {
+    let Some(w) = Workspace::new("pullkill") else { return };
+    let content = Arc::new(content(Some(&w.name)));
+    let registry = serve(content.clone());
+    let reference = format!("{registry}/{NAME}:1");
+    let _pulled = Pulled(reference.clone());
+    let file = w.one_cell(&[], "");
+    w.with_image(&file, &reference);
+    let file = file.to_str().unwrap();
+    let login = json!({"auths": {registry.clone(): {"auth": LOGIN}}});
+    fs::write(w.path().join("config.json"), login.to_string()).unwrap();
+
+    content.gate.shut();
+    let mut child = w.command(&["run", "--json", file]).spawn().unwrap();
+    wait_until("the image is being pulled", || content.gate.is_waited_at());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    w.assert_clean();
+    assert_eq!(docker(&["image", "ls", "--quiet", &reference]), "");
+    w.run(&["clean"]).expect(0);
+    content.gate.open();
+    let done = w.run(&["run", "--json", file]).expect(0);
+    assert_eq!(done.event("run_finished")["measured"], 1);
+    w.assert_clean();
+}
+
+#[test]
 fn a_login_may_come_from_a_helper() {
     let Some(w) = Workspace::new("helper") else { return };
-    let content = Arc::new(content());
+    let content = Arc::new(content(None));
     let registry = serve(content.clone());
     let reference = format!("{registry}/{NAME}:1");
     let file = w.one_cell(&[], "");

@@ -59,17 +59,25 @@ impl Workspace {
         format!("org--{}-1B-{method}-{engine}", self.name)
     }
 
-    /// Writes an experiment of one `hf` × `vllm` cell whose container runs the simulator with these options.
+    /// Writes an experiment of one `hf` × `vllm` cell whose image behaves as these options of the simulator say. What
+    /// goes wrong is to be told when it does: the time limit is one that no test waits for.
     pub fn one_cell(&self, simulator: &[&str], extra: &str) -> PathBuf {
-        let entrypoint = self.entrypoint("hf", "vllm", simulator);
+        self.one_cell_of("hf", "vllm", simulator, extra)
+    }
+
+    /// The same for another stack.
+    pub fn one_cell_of(&self, method: &str, engine: &str, simulator: &[&str], extra: &str) -> PathBuf {
+        let behaviour = match simulator {
+            [] => String::new(),
+            words => format!("env.LLMATRIX_SIM = \"{}\"\n", words.join(" ")),
+        };
         let text = format!(
-            "name = \"{name}\"\n[defaults]\nmodel = \"{model}\"\nmethod = \"hf\"\nengine = \"vllm\"\nhardware = \"cpu\"\n\
-             image = \"{image}\"\ncontainer.entrypoint = {entrypoint}\ncontainer.command = []\n[[matrix]]\n\
-             tokens = {{ input = 16, output = 8 }}\nconcurrency = 2\nrequests = 10\n[run]\nready_timeout = \"60s\"\n\
-             attempts = 1\n{extra}",
+            "name = \"{name}\"\n[defaults]\nmodel = \"{model}\"\nmethod = \"{method}\"\nengine = \"{engine}\"\n\
+             gpus = 0\nimage = \"{image}\"\n{behaviour}[[matrix]]\ntokens = {{ input = 16, output = 8 }}\n\
+             concurrency = 2\nrequests = 10\n[run]\nready_timeout = \"10m\"\nattempts = 1\n{extra}",
             name = self.name,
             model = self.model(),
-            image = image::tag(),
+            image = image::of(method, engine),
         );
         self.write(&text)
     }
@@ -78,17 +86,6 @@ impl Workspace {
         let path = self.path().join(format!("{}.toml", self.name));
         fs::write(&path, text).unwrap();
         path
-    }
-
-    /// TOML of an entrypoint that impersonates a stack.
-    pub fn entrypoint(&self, method: &str, engine: &str, simulator: &[&str]) -> String {
-        let port = if engine == "sglang" { "30000" } else { "8000" };
-        let model = if method == "triton" { "llm".to_string() } else { self.model() };
-        let flavor = format!("{method}-{engine}");
-        let mut words = vec!["/llmatrix", "sim", "--flavor", &flavor, "--model", &model, "--host", "0.0.0.0", "--port"];
-        words.push(port);
-        words.extend(simulator);
-        serde_json::to_string(&words).unwrap()
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -100,12 +97,16 @@ impl Workspace {
         }
         command.env_remove("HF_TOKEN").env_remove("NGC_API_KEY").env("XDG_CONFIG_HOME", self.path());
         command.env("DOCKER_CONFIG", self.path());
+        // Models of tests are on no hub, and engines are not told of one on the loopback: they find what they look for.
+        command.env_remove("HF_HOME").env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", "http://127.0.0.1:1");
+        fs::create_dir_all(self.path().join("tmp")).unwrap();
+        command.env("TMPDIR", self.path().join("tmp"));
         command
     }
 
     /// Replaces the experiment's image.
     pub fn with_image(&self, file: &Path, image: &str) {
-        let text = fs::read_to_string(file).unwrap().replace(image::tag(), image);
+        let text = fs::read_to_string(file).unwrap().replace(&image::of("hf", "vllm"), image);
         fs::write(file, text).unwrap();
     }
 
@@ -120,11 +121,14 @@ impl Workspace {
         text.lines().map(str::to_string).collect()
     }
 
-    /// Asserts that no container and no scratch directory is left.
+    /// Asserts that no container, no scratch directory and no temporary file is left.
     pub fn assert_clean(&self) {
         assert_eq!(self.containers(), Vec::<String>::new());
-        let scratch = fs::read_dir(self.path().join(".cache/scratch")).map(|d| d.count()).unwrap_or(0);
-        assert_eq!(scratch, 0, "scratch directories are left");
+        for (what, place) in [("scratch directories", ".cache/scratch"), ("temporary files", "tmp")] {
+            let entries = fs::read_dir(self.path().join(place)).into_iter().flatten();
+            let left: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+            assert_eq!(left, Vec::<PathBuf>::new(), "{what} are left");
+        }
     }
 }
 
@@ -164,10 +168,14 @@ pub fn docker(args: &[&str]) -> String {
 }
 
 /// Waits until something holds, for a minute.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_within(Duration::from_secs(60), what, holds);
+}
+
+pub fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        assert!(start.elapsed() < patience, "{what}: not within {patience:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -177,7 +185,7 @@ pub struct Stranger(pub String);
 
 impl Stranger {
     pub fn create(name: &str) -> Stranger {
-        docker(&["create", "--name", name, image::tag(), "/llmatrix", "--version"]);
+        docker(&["create", "--name", name, image::base(), "/bin/llmatrix", "--version"]);
         Stranger(name.to_string())
     }
 

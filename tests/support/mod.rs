@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value as Json;
 
 pub mod canonical;
+pub mod rendering;
 pub mod server;
 
 /// The columns of the results, in order: other people's scripts depend on their names.
@@ -70,6 +71,7 @@ impl Sandbox {
         command.args(args).current_dir(self.root()).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path(".home")).env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+        command.env("HF_HUB_OFFLINE", "1");
         command
     }
 

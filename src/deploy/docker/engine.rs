@@ -13,6 +13,7 @@ pub struct DockerEngine {
     pub(super) endpoint: Endpoint,
     pub(super) version: Option<String>,
     pub(super) image_digest: String,
+    pub(super) model_commit: Option<String>,
     pub(super) container_engine: Option<String>,
     /// Through the published port.
     pub(super) published: Option<String>,
@@ -54,6 +55,10 @@ impl Engine for DockerEngine {
 
     fn image_digest(&self) -> Option<String> {
         Some(self.image_digest.clone())
+    }
+
+    fn model_commit(&self) -> Option<String> {
+        self.model_commit.clone()
     }
 
     fn log_tail(&self, lines: usize) -> String {

@@ -14,6 +14,8 @@ impl Launch<'_> {
     /// the reference to start it by.
     pub(super) async fn image(&self, daemon: &Daemon) -> Result<(String, Image), Failure> {
         let wanted = &self.spec.image;
+        let waits = || self.tell(Stage::Pull, format!("waits for the pull of {wanted} that is under way"));
+        let _only = self.shared.options.downloads.enter(&format!("the image {wanted}"), waits).await;
         let local = async |reference: &str| {
             image::local(&daemon.docker, reference).await.map_err(|e| self.cannot(Stage::Pull, e))
         };
@@ -83,7 +85,9 @@ impl Launch<'_> {
                 (self.progress)(Progress { stage: Stage::Pull, message: pull_message(reference, p), fraction });
             }
         };
-        image::pull(&daemon.docker, reference, credentials, heard).await
+        image::pull(&daemon.docker, reference, credentials, heard).await?;
+        self.shared.options.downloads.image(reference);
+        Ok(())
     }
 }
 

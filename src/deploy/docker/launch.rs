@@ -8,6 +8,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 
 use super::engine::DockerEngine;
+use super::fetch::Things;
 use super::held::{Held, Rest};
 use super::inventory::{self, Keeper, Leftovers};
 use super::place::{self, Directories};
@@ -17,7 +18,7 @@ use super::{Shared, held, labels};
 use crate::deploy::{Failure, FailureClass, OnProgress, Progress, Stage, diagnosis};
 use crate::host::gpu::{self, GpuError, GpuPool, Lease};
 use crate::host::{gpu_amd, tool_version};
-use crate::hub::{self, Daemon, Image};
+use crate::hub::{self, Daemon};
 use crate::plan::Deployment;
 use crate::template::spec::ContainerSpec;
 
@@ -26,12 +27,22 @@ const GPU_POLL: Duration = Duration::from_secs(1);
 
 /// What a start needs and may have to wait for.
 pub(super) struct Ready {
-    /// Reference to start the image by, and what it is.
-    image: (String, Image),
+    things: Things,
     lease: Option<Lease>,
 }
 
-/// Gets the image and the GPUs.
+/// Gets what needs no device, for later.
+pub(super) async fn prefetch(
+    shared: &Shared,
+    deployment: &Deployment,
+    progress: OnProgress<'_>,
+) -> Result<(), Failure> {
+    let launch = Launch { gentle: true, ..Launch::new(shared, deployment, progress)? };
+    let daemon = shared.daemon(deployment).await?;
+    launch.fetch(daemon).await.map(drop)
+}
+
+/// Gets the image, the model and the GPUs.
 pub(super) async fn prepare(
     shared: &Shared,
     deployment: &Deployment,
@@ -39,14 +50,21 @@ pub(super) async fn prepare(
 ) -> Result<Ready, Failure> {
     let launch = Launch::new(shared, deployment, progress)?;
     launch.readable()?;
-    let pool = launch.pool()?;
-    // What is missing here is told before anything is pulled.
+    // What is missing here is told before anything is pulled, and all of it.
+    let pool = launch.pool();
+    let daemon = match (shared.daemon(deployment).await, &pool) {
+        (Ok(daemon), _) => daemon,
+        (Err(no_engine), Ok(_)) => return Err(no_engine),
+        (Err(no_engine), Err(gpus)) => {
+            return Err(Failure { cause: format!("{}. Besides, {gpus}", no_engine.cause), ..no_engine });
+        }
+    };
+    let pool = pool.map_err(|gpus| Failure { environment: true, ..launch.cannot(Stage::Create, gpus) })?;
     place::environment(deployment, launch.spec, &shared.options.variables)?;
-    let daemon = shared.daemon(deployment).await?;
     launch.sweep(daemon).await;
-    let image = launch.image(daemon).await?;
+    let things = launch.fetch(daemon).await?;
     let lease = launch.lease(daemon, pool.as_ref()).await?;
-    Ok(Ready { image, lease })
+    Ok(Ready { things, lease })
 }
 
 /// Starts a container and waits until it answers.
@@ -64,10 +82,10 @@ pub(super) async fn run(
     // A start that was given up a moment ago may still have the name.
     shared.janitor.settle().await;
     let environment = place::environment(deployment, launch.spec, &shared.options.variables)?;
-    let Ready { image: (reference, image), lease } = ready;
-    let (placement, rest) = launch.placement(reference, &image, lease, &environment)?;
+    let Ready { things, lease } = ready;
+    let (placement, rest) = launch.placement(&things, lease, &environment)?;
     let held = launch.container(daemon, placement, rest).await?;
-    launch.serve(daemon, held, &image, environment.redactor).await
+    launch.serve(daemon, held, &things, environment.redactor).await
 }
 
 /// One start.
@@ -76,6 +94,8 @@ pub(super) struct Launch<'a> {
     pub(super) deployment: &'a Deployment,
     pub(super) spec: &'a ContainerSpec,
     pub(super) progress: OnProgress<'a>,
+    /// It is for later: others come first.
+    pub(super) gentle: bool,
 }
 
 impl<'a> Launch<'a> {
@@ -83,7 +103,7 @@ impl<'a> Launch<'a> {
         let spec = deployment.spec.container.as_ref().ok_or_else(|| {
             Failure::deterministic(Stage::Create, format!("{} renders to no container", deployment.container))
         })?;
-        Ok(Launch { shared, deployment, spec, progress })
+        Ok(Launch { shared, deployment, spec, progress, gentle: false })
     }
 }
 
@@ -134,16 +154,17 @@ impl Launch<'_> {
         }
     }
 
-    /// The GPUs to choose from; `None` where the deployment uses none. A host with too few is told at once.
-    fn pool(&self) -> Result<Option<GpuPool>, Failure> {
-        let Deployment { gpus, hardware, .. } = self.deployment;
-        if *gpus == 0 || hardware == crate::host::hardware::CPU {
+    /// The GPUs to choose from; `None` where the deployment uses none. The error says what is missing.
+    fn pool(&self) -> Result<Option<GpuPool>, String> {
+        let Deployment { gpus, .. } = self.deployment;
+        if *gpus == 0 {
             return Ok(None);
         }
         let options = &self.shared.options;
         let pool = GpuPool::new(&options.gpus, &options.devices, &options.gpu_locks);
         let pool = pool.and_then(|pool| pool.has(*gpus).map(|()| pool));
-        pool.map(Some).map_err(|e| Failure { environment: true, ..self.cannot(Stage::Create, e) })
+        let without = if options.gpus.is_empty() { ". `gpus = 0` starts it without" } else { "" };
+        pool.map(Some).map_err(|e| format!("{e}{without}"))
     }
 
     /// Takes the GPUs, waiting for those that other runs hold.
@@ -173,8 +194,7 @@ impl Launch<'_> {
     /// Makes everything the container is given.
     fn placement(
         &self,
-        reference: String,
-        image: &Image,
+        things: &Things,
         lease: Option<Lease>,
         environment: &place::Environment,
     ) -> Result<(Placement, Rest), Failure> {
@@ -183,12 +203,13 @@ impl Launch<'_> {
         let scratch = Scratch::create(&options.cache, &prefix, &self.shared.owner).map_err(|e| {
             self.cannot(Stage::Create, format!("no scratch directory under {}: {e}", options.cache.display()))
         })?;
-        let directories = Directories { base: &options.base, cache: &options.cache };
+        let Things { image: (reference, image), assets, .. } = things;
+        let directories = Directories { base: &options.base, cache: &options.cache, hub: &self.shared.hub, assets };
         let binds = place::binds(self.deployment, self.spec, directories, &scratch, image.user.as_deref())?;
         let gpus = lease.as_ref().map(|l| gpus(l.ids())).unwrap_or_default();
         let labels = self.labels(&scratch, lease.as_ref(), &environment.secret);
         let placement = Placement {
-            image: reference,
+            image: reference.clone(),
             env: environment.variables.clone(),
             binds,
             gpus,
@@ -230,10 +251,8 @@ impl Launch<'_> {
     /// Creates and starts the container. Some engines cannot give what is asked for in one way and can in another.
     async fn container(&self, daemon: &Daemon, mut placement: Placement, mut rest: Rest) -> Result<Held, Failure> {
         loop {
-            let body = request::body(self.spec, &placement).map_err(|e| Failure {
-                class: FailureClass::Deterministic,
-                ..self.cannot(Stage::Create, format!("`container.shm_size`: {e}"))
-            })?;
+            let body = request::body(self.spec, &placement)
+                .map_err(|e| Failure { class: FailureClass::Deterministic, ..self.cannot(Stage::Create, e) })?;
             let (id, name) = self.create(daemon, body).await?;
             let held = Held::new(daemon.docker.clone(), self.shared.janitor.clone(), id, name, rest);
             let Err(e) = daemon.docker.start_container(&held.id, None).await else {

@@ -3,7 +3,9 @@
 //! engine, the cache directory and the locks of the host's GPUs.
 
 mod address;
+mod downloads;
 mod engine;
+mod fetch;
 mod held;
 mod images;
 mod inventory;
@@ -12,8 +14,11 @@ mod launch;
 mod owner;
 mod place;
 mod readiness;
+mod repositories;
 mod request;
+mod room;
 mod scratch;
+mod starved;
 mod watch;
 
 use std::collections::HashMap;
@@ -27,9 +32,11 @@ use super::log::Log;
 use super::{Deployer, Engine, Failure, OnProgress, Stage, Variables};
 use crate::digest::DeployId;
 use crate::host::Gpu;
-use crate::hub::{Daemon, HubError, RegistryLogins};
+use crate::hub::model::{HubSettings, ModelError, ModelHub, RepoRef, Snapshot};
+use crate::hub::{Daemon, DaemonAddress, HubError, RegistryLogins};
 use crate::plan::Deployment;
 
+pub use downloads::Downloads;
 pub use engine::{DockerEngine, Left};
 pub use held::remove;
 pub use inventory::{Container, Keeper, Leftovers, Stranger, list, look};
@@ -43,6 +50,8 @@ const LAST_WORDS: usize = 50;
 pub struct DockerOptions {
     /// Container engine, as in `DOCKER_HOST`; Docker's default when unset.
     pub host: Option<String>,
+    /// Directory of the files that TLS needs, where the engine is spoken to over it.
+    pub tls: Option<PathBuf>,
     /// Docker's configuration directory, with the logins to registries.
     pub logins: Option<PathBuf>,
     /// Where relative paths of the experiment start.
@@ -55,8 +64,10 @@ pub struct DockerOptions {
     /// GPUs that may be used; empty is all.
     pub devices: Vec<String>,
     pub gpu_locks: PathBuf,
-    /// Images are not pulled.
+    /// Images are not pulled, and hubs are not asked.
     pub offline: bool,
+    /// What was downloaded by this process; several deployers may share it.
+    pub downloads: Arc<Downloads>,
     /// A person's: kept until a person stops it.
     pub by_hand: Option<ByHand>,
     pub variables: Variables,
@@ -77,24 +88,33 @@ struct Shared {
     options: DockerOptions,
     owner: Owner,
     logins: RegistryLogins,
+    hub: HubSettings,
+    /// What references to the hub were found to mean.
+    snapshots: tokio::sync::Mutex<HashMap<RepoRef, Snapshot>>,
     daemon: OnceCell<Daemon>,
     /// What was prepared for a start that has not come yet.
     prepared: Mutex<HashMap<DeployId, launch::Ready>>,
-    /// The log of each deployment's last start.
+    /// The log of each deployment's last start, and what its health path looked like.
     logs: Mutex<HashMap<DeployId, Log>>,
+    looks: Mutex<HashMap<DeployId, String>>,
     janitor: Arc<held::Janitor>,
 }
 
 impl DockerDeployer {
     pub fn new(options: DockerOptions) -> DockerDeployer {
         let logins = options.logins.as_deref().map(RegistryLogins::read).unwrap_or_default();
+        let mut hub = HubSettings::from(|name| (options.variables)(name));
+        hub.offline |= options.offline;
         DockerDeployer(Arc::new(Shared {
             options,
             owner: Owner::this(),
             logins,
+            hub,
+            snapshots: tokio::sync::Mutex::default(),
             daemon: OnceCell::new(),
             prepared: Mutex::default(),
             logs: Mutex::default(),
+            looks: Mutex::default(),
             janitor: Arc::default(),
         }))
     }
@@ -112,8 +132,13 @@ impl DockerDeployer {
 
 impl Shared {
     async fn daemon(&self, deployment: &Deployment) -> Result<&Daemon, Failure> {
-        let connected = self.daemon.get_or_try_init(|| Daemon::connect(self.options.host.as_deref())).await;
+        let at = DaemonAddress { host: self.options.host.clone(), tls: self.options.tls.clone() };
+        let connected = self.daemon.get_or_try_init(|| Daemon::connect(&at)).await;
         connected.map_err(|e| no_daemon(&deployment.container, &e))
+    }
+
+    fn model_hub(&self) -> Result<ModelHub, ModelError> {
+        ModelHub::new(self.hub.clone())
     }
 
     fn take_prepared(&self, deployment: &Deployment) -> Option<launch::Ready> {
@@ -122,6 +147,11 @@ impl Shared {
 
     fn hear(&self, deployment: &Deployment, log: &Log) {
         self.logs.lock().expect("no holder panics").insert(deployment.id, log.clone());
+        self.looks.lock().expect("no holder panics").remove(&deployment.id);
+    }
+
+    fn see(&self, deployment: &Deployment, look: &str) {
+        self.looks.lock().expect("no holder panics").insert(deployment.id, look.to_string());
     }
 }
 
@@ -148,9 +178,30 @@ impl Deployer for DockerDeployer {
         })
     }
 
+    fn prefetch<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(launch::prefetch(&self.0, deployment, progress))
+    }
+
+    fn evict<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        later: &'a [Deployment],
+        all: bool,
+    ) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(downloads::evict(&self.0, deployment, later, all))
+    }
+
     fn last_words(&self, deployment: &Deployment) -> Option<String> {
         let logs = self.0.logs.lock().expect("no holder panics");
         logs.get(&deployment.id).map(|log| log.tail(LAST_WORDS))
+    }
+
+    fn last_look(&self, deployment: &Deployment) -> Option<String> {
+        self.0.looks.lock().expect("no holder panics").get(&deployment.id).cloned()
     }
 
     fn start<'a>(

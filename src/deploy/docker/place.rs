@@ -1,14 +1,17 @@
 //! What this host gives to a container: resolved environment, cache directories, rendered files, the model and the assets.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::repositories::{HUB_CACHE, cache_dir};
 use super::request::Bind;
 use super::scratch::Scratch;
 use crate::deploy::secret::{Redactor, Secret, resolve};
 use crate::deploy::{Failure, Stage, Variables};
+use crate::hub::model::{ENDPOINT_VARIABLE, HubSettings, OFFLINE_VARIABLE};
 use crate::plan::lock::is_local;
 use crate::plan::{ASSET_ROOT, Deployment, MODEL_ROOT, names};
 use crate::template::spec::{ContainerSpec, Mount};
@@ -22,6 +25,10 @@ pub struct Directories<'a> {
     /// Where relative paths of the experiment start.
     pub base: &'a Path,
     pub cache: &'a Path,
+    /// Where the hub's own cache is, if not there.
+    pub hub: &'a HubSettings,
+    /// Remote assets by name, as they were downloaded.
+    pub assets: &'a BTreeMap<String, PathBuf>,
 }
 
 /// A container's environment.
@@ -55,6 +62,14 @@ pub fn environment(
             out.secret.push((*name).to_string());
         }
     }
+    // An engine that looks for its model asks the hub that we ask, or none.
+    let looks = spec.mounts.iter().any(|m| m.source.strip_prefix("cache:") == Some(HUB_CACHE));
+    for name in [OFFLINE_VARIABLE, ENDPOINT_VARIABLE] {
+        let reaches = |v: &String| !v.is_empty() && !v.contains("://127.0.0.1") && !v.contains("://localhost");
+        if let Some(value) = variables(name).filter(|v| looks && reaches(v) && !spec.env.contains_key(name)) {
+            out.variables.push((name.to_string(), Secret::new(value)));
+        }
+    }
     Ok(out)
 }
 
@@ -77,13 +92,10 @@ pub fn binds(
         out.extend(tree(&source, &target).map_err(|e| unusable(&source, &e))?);
     }
     for (name, reference) in &deployment.assets {
-        if reference.contains("://") {
-            return Err(Failure::deterministic(
-                Stage::Create,
-                format!("the asset `{name}` is `{reference}`: remote assets are not fetched; give a local path"),
-            ));
-        }
-        let source = existing(directories.base, reference, &format!("the asset `{name}`"))?;
+        let source = match directories.assets.get(name) {
+            Some(downloaded) => downloaded.clone(),
+            None => existing(directories.base, reference, &format!("the asset `{name}`"))?,
+        };
         out.extend(tree(&source, &format!("{ASSET_ROOT}/{name}")).map_err(|e| unusable(&source, &e))?);
     }
     let files = scratch.write(&spec.files).map_err(|e| unusable(scratch.path(), &e))?;
@@ -99,20 +111,20 @@ fn mounted(
     user: Option<&str>,
 ) -> Result<Bind, Failure> {
     let source = match mount.source.strip_prefix("cache:") {
-        Some(name) => cache(directories.cache, &deployment.method, name, user)?,
+        Some(name) => cache(directories, &deployment.method, name, user)?,
         None => existing(directories.base, &mount.source, "a mount's source")?,
     };
     Ok(Bind { source, target: mount.target.clone(), read_only: mount.read_only })
 }
 
 /// `{cache}/{method}/{name}`, made where it is not there, and writable for the container's user.
-fn cache(root: &Path, method: &str, name: &str, user: Option<&str>) -> Result<PathBuf, Failure> {
+fn cache(directories: Directories<'_>, method: &str, name: &str, user: Option<&str>) -> Result<PathBuf, Failure> {
     let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\\']);
     if !plain(name) || !plain(method) {
         let cause = format!("`cache:{name}` is not the name of a cache: letters, digits, `-` and `_`");
         return Err(Failure::deterministic(Stage::Create, cause));
     }
-    let path = root.join(method).join(name);
+    let path = cache_dir(directories.cache, method, name, directories.hub);
     let made = fs::create_dir_all(&path).and_then(|()| path.canonicalize()).and_then(|p| open_to(&p, user).map(|()| p));
     made.map_err(|e| unusable(&path, &e))
 }
@@ -136,8 +148,8 @@ fn open_to(path: &Path, user: Option<&str>) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o777))
 }
 
-/// A directory or file as one bind, or, where a directory holds links (as a hub's cache does, into a store beside it), as
-/// one bind per entry, each to what its link leads to.
+/// A directory or file as one bind, or, where a directory holds links (as a hub's cache does, into a store beside it) at
+/// any depth, as one bind per entry, each to what its link leads to.
 fn tree(source: &Path, target: &str) -> io::Result<Vec<Bind>> {
     let whole = Bind { source: source.to_path_buf(), target: target.to_string(), read_only: true };
     if !source.is_dir() {
@@ -145,15 +157,21 @@ fn tree(source: &Path, target: &str) -> io::Result<Vec<Bind>> {
     }
     let mut entries: Vec<fs::DirEntry> = fs::read_dir(source)?.collect::<io::Result<_>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
-    let linked = entries.iter().any(|e| e.file_type().is_ok_and(|t| t.is_symlink()));
-    if !linked {
-        return Ok(vec![whole]);
+    let mut linked = false;
+    let mut out = Vec::new();
+    for entry in entries {
+        let target = format!("{target}/{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            let below = tree(&entry.path(), &target)?;
+            linked |= below.len() != 1 || below[0].source != entry.path();
+            out.extend(below);
+        } else {
+            linked |= kind.is_symlink();
+            out.push(Bind { source: entry.path().canonicalize()?, target, read_only: true });
+        }
     }
-    let entry = |e: &fs::DirEntry| {
-        let target = format!("{target}/{}", e.file_name().to_string_lossy());
-        Ok(Bind { source: e.path().canonicalize()?, target, read_only: true })
-    };
-    entries.iter().map(entry).collect()
+    Ok(if linked { out } else { vec![whole] })
 }
 
 fn existing(base: &Path, path: &str, what: &str) -> Result<PathBuf, Failure> {
@@ -186,6 +204,49 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         })
+    }
+
+    fn hub(home: Option<&str>) -> HubSettings {
+        HubSettings::from(|name| (name == "HF_HOME").then(|| home.map(String::from)).flatten())
+    }
+
+    #[test]
+    fn the_hubs_cache_is_the_users_own_where_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let home = root.join("home");
+        let d = deployment(&format!(
+            "{SPEC}mounts = [{{ source = \"cache:huggingface\", target = \"/h\" }}, {{ source = \"cache:vllm\", target = \"/v\" }}]\n"
+        ));
+        let spec = d.spec.container.clone().unwrap();
+        let scratch = Scratch::create(&root, "x", &Owner::this()).unwrap();
+        let (hub, assets) = (hub(home.to_str()), BTreeMap::from([("lora".to_string(), root.join("snapshot"))]));
+        let at = Directories { base: &root, cache: &root, hub: &hub, assets: &assets };
+        let found = binds(&d, &spec, at, &scratch, None).unwrap();
+        assert_eq!((&found[0].source, &found[1].source), (&home, &root.join("hf/vllm")));
+        // An asset that was downloaded is where it was downloaded to.
+        fs::create_dir(root.join("snapshot")).unwrap();
+        let d = Deployment { assets: vec![("lora".into(), "hf://org/lora".into())], ..d };
+        let found = binds(&d, &spec, at, &scratch, None).unwrap();
+        assert_eq!((&found[2].source, found[2].target.as_str()), (&root.join("snapshot"), "/llmatrix/assets/lora"));
+    }
+
+    #[test]
+    fn the_hub_that_is_asked_here_is_asked_there() {
+        let names = |endpoint: &'static str, mounts: &str| {
+            let d = deployment(&format!("{SPEC}{mounts}"));
+            let variables: Variables = Arc::new(move |name| match name {
+                "HF_ENDPOINT" => Some(endpoint.into()),
+                "HF_HUB_OFFLINE" => Some("1".into()),
+                _ => None,
+            });
+            let found = environment(&d, d.spec.container.as_ref().unwrap(), &variables).unwrap();
+            found.variables.into_iter().map(|(n, _)| n).collect::<Vec<_>>()
+        };
+        let mounted = "mounts = [{ source = \"cache:huggingface\", target = \"/h\" }]\n";
+        assert_eq!(names("https://mirror.example", mounted), ["HF_HUB_OFFLINE", "HF_ENDPOINT"]);
+        assert_eq!(names("http://127.0.0.1:9", mounted), ["HF_HUB_OFFLINE"], "a container has its own loopback");
+        assert!(names("https://mirror.example", "").is_empty());
     }
 
     fn env(method: &str, extra: &str) -> Result<Environment, Failure> {
@@ -232,7 +293,8 @@ mod tests {
         let spec = d.spec.container.clone().unwrap();
         let cache = base.join("cache");
         let scratch = Scratch::create(&cache, "x", &Owner::this()).unwrap();
-        let at = Directories { base: &base, cache: &cache };
+        let (hub, assets) = (hub(None), BTreeMap::new());
+        let at = Directories { base: &base, cache: &cache, hub: &hub, assets: &assets };
         let found = binds(&d, &spec, at, &scratch, None).unwrap();
         let shown: Vec<(String, &str, bool)> = found
             .iter()
@@ -256,14 +318,24 @@ mod tests {
         std::os::unix::fs::symlink("../blob", base.join("snapshot/model.safetensors")).unwrap();
         let found = tree(&base.join("snapshot"), "/m").unwrap();
         let bind = Bind { source: base.join("blob"), target: "/m/model.safetensors".into(), read_only: true };
-        assert_eq!(found, [bind]);
+        assert_eq!(found, std::slice::from_ref(&bind));
+        // A link further down is one, too; a directory without any stays in one piece.
+        fs::create_dir_all(base.join("snapshot/sub")).unwrap();
+        std::os::unix::fs::symlink("../../blob", base.join("snapshot/sub/x.bin")).unwrap();
+        fs::create_dir(base.join("snapshot/plain")).unwrap();
+        fs::write(base.join("snapshot/plain/y"), "").unwrap();
+        let found = tree(&base.join("snapshot"), "/m").unwrap();
+        let targets: Vec<&str> = found.iter().map(|b| b.target.as_str()).collect();
+        assert_eq!(targets, ["/m/model.safetensors", "/m/plain", "/m/sub/x.bin"]);
+        assert_eq!(found[2].source, base.join("blob"));
     }
 
     #[test]
     fn what_is_not_there_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let scratch = Scratch::create(dir.path(), "x", &Owner::this()).unwrap();
-        let at = Directories { base: dir.path(), cache: dir.path() };
+        let (hub, downloaded) = (hub(None), BTreeMap::new());
+        let at = Directories { base: dir.path(), cache: dir.path(), hub: &hub, assets: &downloaded };
         let cause = |extra: &str, assets: Vec<(String, String)>| {
             let mut d = deployment(&format!("{SPEC}{extra}"));
             d.assets = assets;
@@ -274,7 +346,6 @@ mod tests {
         };
         assert!(cause("mounts = [{ source = \"/nowhere\", target = \"/x\" }]", vec![]).contains("`/nowhere`"));
         assert!(cause("mounts = [{ source = \"cache:../x\", target = \"/x\" }]", vec![]).contains("cache:../x"));
-        assert!(cause("", vec![("a".into(), "hf://org/x".into())]).contains("remote assets"));
         assert!(cause("", vec![("a".into(), "gone".into())]).contains("the asset `a`"));
     }
 }

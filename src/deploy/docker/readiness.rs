@@ -7,13 +7,15 @@ use tokio::sync::mpsc;
 
 use super::address::Addresses;
 use super::engine::DockerEngine;
+use super::fetch::Things;
 use super::held::Held;
 use super::launch::Launch;
+use super::repositories::wanted;
 use super::watch::{Reading, Watch};
 use crate::deploy::ready::{Asker, Health};
 use crate::deploy::secret::{Redactor, resolve};
 use crate::deploy::{Endpoint, Failure, Stage};
-use crate::hub::{self, Daemon, Image};
+use crate::hub::{self, Daemon};
 use crate::plan::TlsOptions;
 
 /// Between two looks at the health path.
@@ -31,9 +33,10 @@ impl Launch<'_> {
         &self,
         daemon: &Daemon,
         held: Held,
-        image: &Image,
+        things: &Things,
         redactor: Redactor,
     ) -> Result<DockerEngine, Failure> {
+        let image = &things.image.1;
         let (reached, mut milestones) = mpsc::unbounded_channel();
         let reading = Reading::new(&self.deployment.spec.milestones, redactor.clone(), reached)?;
         let watch = Watch::start(&daemon.docker, &held.id, &held.name, reading);
@@ -70,8 +73,26 @@ impl Launch<'_> {
         endpoint.model = about.model_of(self.deployment, &endpoint.model);
         let published = candidates.iter().find(|c| c.network_path == PUBLISHED).map(|c| c.base_url.clone());
         let image_digest = image.digest(&self.spec.image);
-        let container_engine = daemon.version.clone();
-        Ok(DockerEngine { held, watch, endpoint, version: about.version, image_digest, container_engine, published })
+        Ok(DockerEngine {
+            held,
+            watch,
+            endpoint,
+            version: about.version,
+            image_digest,
+            model_commit: self.model_commit(things),
+            container_engine: daemon.version.clone(),
+            published,
+        })
+    }
+
+    /// The commit that the model is from: as it was got, else what the engine has written down in the hub's cache.
+    fn model_commit(&self, things: &Things) -> Option<String> {
+        let cached = || {
+            let wanted = wanted(self.deployment, &self.shared.options.cache, &self.shared.hub).ok()?;
+            let model = wanted.into_iter().find(|w| w.asset.is_none())?;
+            model.cache.present(&model.repo()).map(|(commit, _)| commit)
+        };
+        things.model_commit.clone().or_else(cached)
     }
 
     /// The ways to the server, the better one first.
@@ -124,9 +145,12 @@ impl Launch<'_> {
                         }
                         return Ok(index);
                     }
-                    Health::NotYet(seen) if index == 0 && seen.contains("answers") && seen != told => {
-                        self.tell(Stage::Ready, format!("not ready yet: {seen}"));
-                        told = seen;
+                    Health::NotYet(seen) if index == 0 => {
+                        self.shared.see(self.deployment, &seen);
+                        if seen.contains("answers") && seen != told {
+                            self.tell(Stage::Ready, format!("not ready yet: {seen}"));
+                            told = seen;
+                        }
                     }
                     Health::NotYet(_) => {}
                 }

@@ -50,8 +50,22 @@ pub enum Gpus {
     Rocm { devices: Vec<PathBuf>, groups: Vec<u32> },
 }
 
+/// A size of the specification that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("`container.{key}`: {source}")]
+pub struct BadSize {
+    key: &'static str,
+    source: QuantityError,
+}
+
+/// The size that stands under `key`, as the engine takes it.
+fn size(key: &'static str, text: Option<&str>) -> Result<Option<i64>, BadSize> {
+    let bytes = text.map(parse_bytes).transpose().map_err(|source| BadSize { key, source })?;
+    Ok(bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
+}
+
 /// Builds the request.
-pub fn body(spec: &ContainerSpec, placement: &Placement) -> Result<ContainerCreateBody, QuantityError> {
+pub fn body(spec: &ContainerSpec, placement: &Placement) -> Result<ContainerCreateBody, BadSize> {
     let mut ports = vec![spec.port];
     ports.extend(placement.ports.iter().filter(|p| **p != spec.port));
     let port = |p: &u16| format!("{p}/tcp");
@@ -79,8 +93,8 @@ fn loopback() -> PortBinding {
     PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(String::new()) }
 }
 
-fn host(spec: &ContainerSpec, placement: &Placement) -> Result<HostConfig, QuantityError> {
-    let shm_size = spec.shm_size.as_deref().map(parse_bytes).transpose()?;
+fn host(spec: &ContainerSpec, placement: &Placement) -> Result<HostConfig, BadSize> {
+    let memory = size("memory", spec.memory.as_deref())?;
     let ulimits = |(name, limit): (&String, &i64)| ResourcesUlimits {
         name: Some(name.clone()),
         soft: Some(*limit),
@@ -91,7 +105,10 @@ fn host(spec: &ContainerSpec, placement: &Placement) -> Result<HostConfig, Quant
         // The engine's processes are reaped, and signals reach one that handles none.
         init: Some(true),
         auto_remove: Some(false),
-        shm_size: shm_size.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        shm_size: size("shm_size", spec.shm_size.as_deref())?,
+        memory,
+        // No swap on top: an engine that swaps is not measured, it is waited for.
+        memory_swap: memory,
         ipc_mode: spec.ipc.clone(),
         ulimits: Some(spec.ulimits.iter().map(ulimits).collect::<Vec<_>>())
             .filter(|u| !u.is_empty() && !placement.without_ulimits),
@@ -191,8 +208,17 @@ mod tests {
         assert_eq!(host(false).ulimits.unwrap()[0].hard, Some(-1));
         assert!(host(true).ulimits.is_none());
         assert_eq!(host(true).shm_size, Some(16 << 30));
-        let bad = ContainerSpec { shm_size: Some("big".into()), ..spec.clone() };
-        assert!(body(&bad, &Placement::default()).is_err());
+        assert_eq!((host(true).memory, host(true).memory_swap), (None, None));
+        let limited = ContainerSpec { memory: Some("2GiB".into()), ..spec.clone() };
+        let limited = body(&limited, &Placement::default()).unwrap().host_config.unwrap();
+        assert_eq!((limited.memory, limited.memory_swap), (Some(2 << 30), Some(2 << 30)));
+        for (key, bad) in [
+            ("shm_size", ContainerSpec { shm_size: Some("big".into()), ..spec.clone() }),
+            ("memory", ContainerSpec { memory: Some("big".into()), ..spec.clone() }),
+        ] {
+            let e = body(&bad, &Placement::default()).unwrap_err().to_string();
+            assert!(e.starts_with(&format!("`container.{key}`: ")), "{e}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::*;
 use crate::deploy::FailureClass;
 use crate::deploy::tests::deployment;
 use crate::plan::identity::{Contents, Resolver};
-use crate::plan::lock::Lock;
+use crate::plan::lock::{Lock, LockedModel};
 use crate::template::Templates;
 use crate::value::Value;
 
@@ -24,8 +24,11 @@ impl Contents for NoFiles {
 
 /// The deployment of a cell, as the planner makes it.
 fn planned(method: &str, engine: &str) -> Deployment {
+    planned_with(method, engine, Lock::new())
+}
+
+fn planned_with(method: &str, engine: &str, lock: Lock) -> Deployment {
     let templates = Templates::new(Vec::new());
-    let lock = Lock::new();
     let resolver = Resolver::new(&templates, &lock, &NoFiles, "h100-sxm-80gb", false, 1);
     let mut pairs: Vec<(Arc<str>, Value)> = vec![
         ("engine".into(), engine.into()),
@@ -37,6 +40,37 @@ fn planned(method: &str, engine: &str) -> Deployment {
         pairs.pop();
     }
     resolver.resolve(&pairs).unwrap().deployment
+}
+
+#[test]
+fn an_engine_is_told_the_commit_that_the_lock_knows() {
+    let commit = "3".repeat(40);
+    let mut lock = Lock::new();
+    let model =
+        LockedModel { commit: Some(commit.clone()), content: None, weight_bytes: None, kv_bytes_per_token: None };
+    lock.models.insert("meta-llama/Llama-3.1-8B-Instruct".into(), model);
+    for (stack, told) in [
+        ("hf/vllm", true),
+        ("hf/sglang", true),
+        ("hf/trtllm", true),
+        ("triton/vllm", true),
+        ("triton/python", true),
+        ("triton/trtllm", true),
+        // Its image has the model.
+        ("nim/vllm", false),
+        ("unim/vllm", true),
+    ] {
+        let (method, engine) = stack.split_once('/').unwrap();
+        let deployment = planned_with(method, engine, lock.clone());
+        let started = serde_json::to_string(&deployment.spec).unwrap();
+        assert_eq!(started.contains(&commit), told, "{stack}: {started}");
+        // What the experiment says stays what it is identified by.
+        let document = deployment.document.as_map().unwrap();
+        assert!(
+            !document["spec"].to_string().contains(&commit) && deployment.locked_model() == Some(&commit),
+            "{stack}"
+        );
+    }
 }
 
 #[test]
@@ -56,7 +90,8 @@ fn requests_for_all_stacks() {
         let spec = deployment.spec.container.as_ref().unwrap();
         let environment = place::environment(&deployment, spec, &variables).unwrap();
         let scratch = Scratch::create(&cache, "abc", &Owner::this()).unwrap();
-        let at = Directories { base: &cache, cache: &cache };
+        let (hub, assets) = (HubSettings::from(|_| None), BTreeMap::new());
+        let at = Directories { base: &cache, cache: &cache, hub: &hub, assets: &assets };
         let placement = Placement {
             image: spec.image.clone(),
             env: environment.variables.clone(),
@@ -80,6 +115,7 @@ fn requests_for_all_stacks() {
 fn deployer(host: &str) -> DockerDeployer {
     DockerDeployer::new(DockerOptions {
         host: Some(host.into()),
+        tls: None,
         logins: None,
         base: ".".into(),
         cache: "/nowhere/cache".into(),
@@ -89,6 +125,7 @@ fn deployer(host: &str) -> DockerDeployer {
         devices: Vec::new(),
         gpu_locks: "/nowhere/locks".into(),
         offline: false,
+        downloads: Arc::default(),
         by_hand: None,
         variables: Arc::new(|_| None),
     })
@@ -107,9 +144,9 @@ async fn a_host_without_an_engine_lacks_what_every_container_needs() {
 }
 
 #[tokio::test]
-async fn gpus_that_are_not_there_are_told_before_anything_is_asked() {
+async fn gpus_that_are_not_there_are_told_with_what_else_is_missing() {
     let failure = deployer("unix:///nowhere.sock").start(&planned("hf", "vllm"), &|_| {}).await.err().unwrap();
-    assert!(failure.environment);
-    let cause = "cannot start meta-llama--Llama-3.1-8B-Instruct-hf-vllm: it needs 2 GPUs, and this host has no GPU";
-    assert_eq!(failure.cause, cause);
+    assert!(failure.environment && failure.cause.contains("no container engine answers"), "{}", failure.cause);
+    let besides = ". Besides, it needs 2 GPUs, and this host has no GPU. `gpus = 0` starts it without";
+    assert!(failure.cause.ends_with(besides), "{}", failure.cause);
 }

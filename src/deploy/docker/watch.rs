@@ -12,11 +12,13 @@ use regex::Regex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::starved::{starved, was_starved};
 use crate::deploy::diagnosis::{self, Diagnosis};
 use crate::deploy::log::Log;
 use crate::deploy::secret::Redactor;
 use crate::deploy::{Failure, FailureClass, Stage};
 use crate::hub::status;
+use crate::units::format_bytes;
 
 /// Log lines that go with a failure.
 const FAILURE_LINES: usize = 50;
@@ -31,12 +33,16 @@ const TRIES: u32 = 60;
 /// A line that does not end is taken as it is at this length.
 const LONGEST: usize = 64 << 10;
 
+const TOO_LITTLE_MEMORY: &str = "the container's memory limit was reached: raise `container.memory`";
+
 /// How a container ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Death {
     pub exit_code: Option<i64>,
-    /// Killed for going over the container's own memory limit.
+    /// Something in it was killed for going over the container's own memory limit.
     pub oom_killed: bool,
+    /// That limit in bytes, where it has one.
+    pub memory_limit: Option<u64>,
     /// What the container engine says of it.
     pub error: String,
 }
@@ -92,10 +98,16 @@ impl Watch {
         let first = Arc::new(OnceLock::new());
         let (tell_death, death) = watch::channel(None);
         let (tell_fatal, fatal) = watch::channel(None);
-        let scribe = Scribe { reading, log: log.clone(), first: first.clone(), fatal: tell_fatal };
+        let scribe = Scribe { reading, log: log.clone(), first: first.clone(), fatal: tell_fatal.clone() };
         let following = tokio::spawn(follow(docker.clone(), id.to_string(), scribe));
         let mut tasks = vec![following.abort_handle()];
         let (docker, id) = (docker.clone(), id.to_string());
+        let (daemon, starving) = (docker.clone(), id.clone());
+        let watching = tokio::spawn(async move {
+            starved(&daemon, &starving).await;
+            tell_fatal.send_if_modified(|f| f.is_none() && f.replace(out_of_memory()).is_none());
+        });
+        tasks.push(watching.abort_handle());
         let waiting = tokio::spawn(async move {
             let death = end_of(&docker, &id).await;
             let _ = tokio::time::timeout(LAST_WORDS, following).await;
@@ -154,6 +166,16 @@ impl Watch {
     }
 }
 
+/// A process in the container was killed for its memory use: those that wait for it may never end.
+fn out_of_memory() -> Diagnosis {
+    Diagnosis {
+        class: FailureClass::Deterministic,
+        fatal: true,
+        meaning: TOO_LITTLE_MEMORY.into(),
+        line: "(the kernel:) a process in the container was killed".into(),
+    }
+}
+
 /// What a death means and what to try: what the log says first, else what the exit code does.
 pub fn explain(container: &str, death: &Death, known: Option<&Diagnosis>, log: &str) -> (FailureClass, String) {
     use FailureClass::{Deterministic, Infrastructure};
@@ -162,7 +184,8 @@ pub fn explain(container: &str, death: &Death, known: Option<&Diagnosis>, log: &
         Some(code) => format!("it ended with exit code {code}{}", signal(code, death.oom_killed)),
     };
     if death.oom_killed {
-        let what = "the container's memory limit was reached";
+        let limit = death.memory_limit.map(|bytes| format!(", {},", format_bytes(bytes))).unwrap_or_default();
+        let what = format!("the container's memory limit{limit} was reached: raise `container.memory`");
         return (Deterministic, format!("{container}: {how}: {what}"));
     }
     if let Some(known) = known {
@@ -181,7 +204,7 @@ pub fn explain(container: &str, death: &Death, known: Option<&Diagnosis>, log: &
 
 fn signal(code: i64, oom_killed: bool) -> &'static str {
     match code {
-        _ if oom_killed => " (killed for its memory use)",
+        137 if oom_killed => " (killed for its memory use)",
         132 => " (SIGILL: the program was built for another processor)",
         134 => " (SIGABRT)",
         137 => " (SIGKILL)",
@@ -207,11 +230,13 @@ async fn end_of(docker: &Docker, id: &str) -> Death {
                 failed = 0;
                 let state = found.state.unwrap_or_default();
                 if state.running != Some(true) {
-                    return Death {
-                        exit_code: state.exit_code,
-                        oom_killed: state.oom_killed == Some(true),
-                        error: state.error.unwrap_or_default(),
-                    };
+                    let limit = found.host_config.and_then(|h| h.memory).and_then(|m| u64::try_from(m).ok());
+                    let memory_limit = limit.filter(|bytes| *bytes > 0);
+                    // The container's own mark is that of its first process; a killed child only shows as an event.
+                    let oom_killed = state.oom_killed == Some(true)
+                        || (memory_limit.is_some() && state.exit_code != Some(0) && was_starved(docker, id).await);
+                    let error = state.error.unwrap_or_default();
+                    return Death { exit_code: state.exit_code, oom_killed, memory_limit, error };
                 }
             }
             Err(e) if status(&e) == Some(404) => {
@@ -229,25 +254,48 @@ async fn end_of(docker: &Docker, id: &str) -> Death {
     }
 }
 
-/// Reads a container's log to its end; taken up again where the engine cut it off.
-async fn follow(docker: Docker, id: String, mut scribe: Scribe) {
-    let mut since = 0;
+/// Reads a container's log to its end; taken up again where the engine cut it off. The stream of a container that ends
+/// may break off before its last lines: they are read once more after the end.
+async fn follow(docker: Docker, id: String, scribe: Scribe) {
+    let mut reader = LogReader { scribe, last: String::new() };
     for _ in 0..TRIES {
-        let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).since(since).build();
-        let mut log = std::pin::pin!(docker.logs(&id, Some(options)));
-        let mut lines = [Line::default(), Line::default()];
-        while let Some(Ok(part)) = log.next().await {
-            let stream = usize::from(matches!(part, LogOutput::StdErr { .. }));
-            lines[stream].take(part.as_ref(), &mut |line| scribe.line(line));
-        }
-        lines.iter_mut().for_each(|rest| rest.end(&mut |line| scribe.line(line)));
+        reader.read(&docker, &id, true).await;
         let running = docker.inspect_container(&id, None).await.map(|c| c.state.and_then(|s| s.running));
         if matches!(&running, Ok(Some(true))) || matches!(&running, Err(e) if status(e).is_none()) {
-            since = jiff::Timestamp::now().as_second().try_into().unwrap_or(0);
             tokio::time::sleep(AGAIN).await;
             continue;
         }
-        return;
+        return reader.read(&docker, &id, false).await;
+    }
+}
+
+/// Reads a log piece by piece, and each entry once.
+struct LogReader {
+    scribe: Scribe,
+    /// When the last entry was written, as the engine writes times: they sort as they are.
+    last: String,
+}
+
+impl LogReader {
+    /// Reads what has been written since the last entry, and with `follow` what comes, until the engine ends the stream.
+    async fn read(&mut self, docker: &Docker, id: &str, follow: bool) {
+        let since = self.last.parse::<jiff::Timestamp>().map_or(0, |t| i32::try_from(t.as_second()).unwrap_or(0));
+        let options = LogsOptionsBuilder::new().follow(follow).stdout(true).stderr(true).timestamps(true);
+        let mut log = std::pin::pin!(docker.logs(id, Some(options.since(since).build())));
+        let mut lines = [Line::default(), Line::default()];
+        // Entries of one pass may share their time; only what an earlier pass has read is left out.
+        let read = self.last.clone();
+        while let Some(Ok(part)) = log.next().await {
+            let stream = usize::from(matches!(part, LogOutput::StdErr { .. }));
+            let bytes: &[u8] = part.as_ref();
+            let at = memchr::memchr(b' ', bytes).unwrap_or(0);
+            let (time, text) = (String::from_utf8_lossy(&bytes[..at]), &bytes[(at + 1).min(bytes.len())..]);
+            if *time > *read {
+                self.last = time.into_owned();
+                lines[stream].take(text, &mut |line| self.scribe.line(line));
+            }
+        }
+        lines.iter_mut().for_each(|rest| rest.end(&mut |line| self.scribe.line(line)));
     }
 }
 
@@ -348,10 +396,18 @@ mod tests {
             cause,
             "c: it ended with exit code 2. It said: error: what?. Its command line may be refused: check `engine_args`"
         );
-        let killed = Death { oom_killed: true, ..death(137) };
+        let killed = Death { oom_killed: true, memory_limit: Some(96 << 20), ..death(137) };
         let (class, cause) = explain("c", &killed, None, "");
         assert_eq!(class, FailureClass::Deterministic);
-        assert!(cause.contains("memory limit"), "{cause}");
+        assert_eq!(
+            cause,
+            "c: it ended with exit code 137 (killed for its memory use): the container's memory limit, 96MiB, was \
+             reached: raise `container.memory`"
+        );
+        // The first process went on for a moment, and ended by itself.
+        let child = Death { oom_killed: true, ..death(1) };
+        let cause = explain("c", &child, None, "").1;
+        assert!(cause.contains("exit code 1: the container's memory limit was reached"), "{cause}");
         let known = diagnosis::line("ValueError: No available memory for the cache blocks").unwrap();
         let (class, cause) = explain("c", &death(1), Some(&known), "");
         assert_eq!(class, FailureClass::Deterministic);

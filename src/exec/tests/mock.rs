@@ -13,11 +13,12 @@ use super::super::cancel::Halt;
 use super::super::*;
 use crate::clock::Clock;
 use crate::deploy::secret::Redactor;
-use crate::deploy::{Deployer, Endpoint, Engine, Failure, OnProgress, Stage, tests::deployment};
+use crate::deploy::{Deployer, Endpoint, Engine, Failure, OnProgress, Progress, Stage, tests::deployment};
 use crate::digest::{DeployId, UnitId};
 use crate::event::Entry;
 use crate::host::HostInfo;
 use crate::plan::{Cell, Deployment, Plan, Probe, Search, Status, TlsOptions, Unit};
+use crate::stats::Sanity;
 use crate::store::Store;
 use crate::units::Objective;
 use crate::value::Value;
@@ -53,10 +54,14 @@ struct Script {
     warm_up_deaths: u32,
     panic_in_reporter: bool,
     verdict: Verdict,
+    /// What engines answer to the fixed question; nothing by default.
+    answer: Option<String>,
     /// Throughput of each sample by its concurrency; latency follows by Little's law. Else every sample is the same.
     capacity: Option<fn(u32) -> f64>,
     log: Vec<(f64, String)>,
     last: usize,
+    /// Seconds that it takes to download what a deployment needs.
+    downloads: HashMap<String, u64>,
     /// The engine that runs, by its address.
     engines: HashMap<String, CancellationToken>,
 }
@@ -132,6 +137,14 @@ impl Bench {
         self.mock.script.lock().unwrap().panic_in_reporter = true;
     }
 
+    pub fn download(&self, container: &str, seconds: u64) {
+        self.mock.script.lock().unwrap().downloads.insert(container.into(), seconds);
+    }
+
+    pub fn answer(&self, text: &str) {
+        self.mock.script.lock().unwrap().answer = Some(text.into());
+    }
+
     pub fn judge(&self, verdict: Verdict) {
         self.mock.script.lock().unwrap().verdict = verdict;
     }
@@ -145,6 +158,7 @@ impl Bench {
             cancel: self.cancel.clone(),
             halt: Halt::new(None),
             live: Default::default(),
+            downloads: Default::default(),
         }
     }
 
@@ -172,6 +186,8 @@ impl Bench {
             host: HostInfo::default(),
             repository: None,
             judge: Some(Box::new(move |_, _| verdict)),
+            lock: None,
+            later: Vec::new(),
         };
         run(request).await.unwrap()
     }
@@ -236,6 +252,36 @@ impl Mock {
 }
 
 impl Deployer for Mock {
+    fn prefetch<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: OnProgress<'a>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let name = &deployment.container;
+            let Some(seconds) = self.script.lock().unwrap().downloads.get(name).copied() else { return Ok(()) };
+            self.note(format!("fetch {name}"));
+            progress(Progress { stage: Stage::Pull, message: "pulling".into(), fraction: None });
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            self.note(format!("fetched {name}"));
+            Ok(())
+        })
+    }
+
+    fn evict<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        later: &'a [Deployment],
+        all: bool,
+    ) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(async move {
+            let later: Vec<&str> = later.iter().map(|d| d.container.as_str()).collect();
+            let which = if all { "all" } else { "own" };
+            self.note(format!("evict {} {which} before {}", deployment.container, later.join(" ")));
+            vec![format!("the image of {}", deployment.container)]
+        })
+    }
+
     fn start<'a>(
         &'a self,
         deployment: &'a Deployment,
@@ -313,6 +359,17 @@ impl Engine for MockEngine {
 impl Loader for Mock {
     fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a ApiSpec) -> BoxFuture<'a, Result<(), LoaderError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn sanity<'a>(
+        &'a self,
+        _: &'a Endpoint,
+        _: &'a ApiSpec,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Sanity, LoaderError>> {
+        let answer = self.script.lock().unwrap().answer.clone();
+        let text = answer.ok_or(LoaderError { cause: "reset".into(), deterministic: false });
+        Box::pin(std::future::ready(text.map(|t| Sanity::of("completions", &t))))
     }
 
     fn measure<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Measurement, LoaderError>> {

@@ -23,6 +23,8 @@ pub struct Frames {
     /// Every frame tells the counts so far.
     pub continuous_usage: bool,
     pub cache_report: bool,
+    /// Every text comes with its log probability.
+    pub logprobs: bool,
     /// Tokens that are still reasoning.
     pub reasoning_left: u32,
     /// Reasoning tokens sent.
@@ -96,7 +98,10 @@ impl Frames {
             out.extend_from_slice(b"\"text\":");
             push_json_str(out, text);
         }
-        if self.engine != Openai::Trtllm {
+        if self.logprobs && !text.is_empty() {
+            out.extend_from_slice(b",\"logprobs\":");
+            out.extend_from_slice(self.probability(text).to_string().as_bytes());
+        } else if self.engine != Openai::Trtllm {
             out.extend_from_slice(b",\"logprobs\":null");
         }
         match (finish, self.engine) {
@@ -123,6 +128,16 @@ impl Frames {
             out.extend_from_slice(b",\"usage\":null");
         }
         out.push(b'}');
+    }
+
+    /// A text's log probability: always the same for the same text.
+    fn probability(&self, text: &str) -> Value {
+        let sum = text.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let logprob = -f64::from(sum % 997 + 1) / 1000.0;
+        match self.chat {
+            true => json!({"content": [{"token": text, "logprob": logprob, "bytes": null, "top_logprobs": []}]}),
+            false => json!({"tokens": [text], "token_logprobs": [logprob], "top_logprobs": null, "text_offset": [0]}),
+        }
     }
 
     fn delta(&self, part: Part, text: &str, out: &mut Vec<u8>) {

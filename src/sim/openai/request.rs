@@ -67,6 +67,7 @@ pub fn parse(served: &Served<'_>, chat: bool, body: &[u8]) -> Result<(Ask, Frame
         include_usage,
         continuous_usage: continuous_usage && include_usage,
         cache_report: served.cache_report,
+        logprobs: asks_logprobs(fields, chat),
         reasoning_left: if chat { served.reasoning } else { 0 },
         reasoning: 0,
         role_sent: false,
@@ -75,6 +76,15 @@ pub fn parse(served: &Served<'_>, chat: bool, body: &[u8]) -> Result<(Ask, Frame
         no_done: false,
     };
     Ok((ask, frames))
+}
+
+/// `logprobs` is a number for completions, where 0 asks too, and a switch for chats.
+fn asks_logprobs(fields: Fields<'_>, chat: bool) -> bool {
+    match fields.get("logprobs") {
+        Some(Value::Bool(on)) => *on && chat,
+        Some(Value::Number(_)) => !chat,
+        _ => false,
+    }
 }
 
 fn object(engine: Openai, body: &[u8]) -> Result<Map<String, Value>, Response> {

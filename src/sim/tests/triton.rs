@@ -86,9 +86,9 @@ fn the_trtllm_model_streams_all_text_so_far() {
     let texts = strings(&events, "text_output");
     assert_eq!(texts.iter().map(|t| t.split_whitespace().count()).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert!(texts.windows(2).all(|w| w[1].starts_with(&w[0])));
-    assert!(events[0].get("num_output_tokens").is_none());
-    body["return_num_output_tokens"] = true.into();
-    assert_eq!(numbers(&Client::post(server.addr(), STREAM, &body).events(), "num_output_tokens"), [1, 2, 3, 4]);
+    assert_eq!(numbers(&events, "num_output_tokens"), [1, 2, 3, 4]);
+    assert_eq!(numbers(&events, "num_input_tokens"), [3; 4]);
+    assert_eq!(strings(&events, "finish_reason"), ["", "", "", "length"]);
     body["sampling_param_exclude_input_from_output"] = false.into();
     let echoed = Client::post(server.addr(), STREAM, &body).events();
     assert!(strings(&echoed, "text_output").iter().all(|t| t.starts_with("two words ")));

@@ -29,7 +29,7 @@ fn inputs(model: Triton) -> &'static [&'static str] {
             "return_num_output_tokens",
             "image",
         ],
-        Triton::Python => &["text_input", "max_tokens", "ignore_eos", "stream"],
+        Triton::Python => &["text_input", "max_tokens", "min_tokens", "ignore_eos", "temperature", "seed", "stream"],
         Triton::Trtllm => &[
             "text_input",
             "streaming",
@@ -49,7 +49,6 @@ fn inputs(model: Triton) -> &'static [&'static str] {
             "return_finish_reason",
             "return_stop_reason",
             "return_cumulative_logprob",
-            "return_num_output_tokens",
             "stop",
         ],
     }
@@ -195,16 +194,16 @@ impl Reading<'_> {
 
     fn trtllm(&self) -> Result<(Ask, Frames), String> {
         let inputs = Fields(&self.parts.tensors);
-        let asked = |name| Ok::<_, String>(inputs.boolean(name).map_err(told)?.unwrap_or(false));
-        let exclude = asked("sampling_param_exclude_input_from_output")?;
+        let stream = inputs.boolean("streaming").map_err(told)?.unwrap_or(false);
+        let exclude = inputs.boolean("sampling_param_exclude_input_from_output").map_err(told)?.unwrap_or(true);
         let frames = Frames {
             echo: (!exclude).then(|| self.text_input.to_string()),
             cumulative_text: true,
-            counts: Counts::Cumulative { input: false, output: asked("return_num_output_tokens")? },
-            finish_reason: asked("return_finish_reason")?,
+            counts: Counts::Cumulative { input: true, output: true },
+            finish_reason: true,
             ..self.frames()
         };
-        self.finish(inputs, "sampling_param_", asked("streaming")?, frames)
+        self.finish(inputs, "sampling_param_", stream, frames)
     }
 
     fn frames(&self) -> Frames {

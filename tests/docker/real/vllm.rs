@@ -1,0 +1,68 @@
+//! The real vLLM on a CPU.
+
+use super::{VLLM, assert_agree, assert_killed_while_measured, assert_start_fails, rows, taken_port, without_weights};
+
+const ONE: &str = "api=completions,concurrency=1";
+
+#[test]
+fn the_example_is_measured_and_agrees_with_the_server() {
+    let Some(w) = VLLM.workspace("real-vllm") else { return };
+    let file = VLLM.example(&w, |text| text);
+    let file = file.to_str().unwrap();
+    let done = w.run(&["run", "--json", "--repeats", "3", file]).expect(0);
+    assert_eq!(done.event("run_finished")["measured"], 6, "{}", done.stdout);
+    assert_eq!(done.event("deployment_ready")["engine_version"], "0.32.0+cpu");
+    w.assert_clean();
+    let rows = rows(&w);
+    assert_eq!(rows.len(), 18);
+    for row in &rows {
+        assert_eq!((&row["valid"], &row["output_tokens_source"]), (&true.into(), &"usage".into()), "{row}");
+        assert_eq!(row["osl_actual_mean"], 64.0, "{row}");
+        assert!(row["api"] == "chat" || row["isl_actual_mean"] == 128.0, "{row}");
+    }
+    assert_agree(&rows, "mean_ttft_ms", "server_ttft_mean_ms", 0.05, 3.0);
+    assert_agree(&rows, "mean_itl_ms", "server_itl_mean_ms", 0.05, 0.0);
+}
+
+#[test]
+fn a_model_that_is_not_there() {
+    let Some(w) = VLLM.workspace("real-vllm-nomodel") else { return };
+    let half = format!("model={}", without_weights(&w).display());
+    assert_start_fails(
+        VLLM.one_cell(&w, ONE, &[&half]),
+        "deterministic",
+        &["the model has no weights", "/llmatrix/models/half"],
+    );
+    w.assert_clean();
+}
+
+#[test]
+fn too_little_shared_memory() {
+    let Some(w) = VLLM.workspace("real-vllm-shm") else { return };
+    // What Docker gives by itself.
+    let done = VLLM.one_cell(&w, ONE, &["container.shm_size=64MiB"]);
+    assert_start_fails(done, "deterministic", &["raise `container.shm_size`"]);
+    w.assert_clean();
+}
+
+#[test]
+fn too_little_memory() {
+    let Some(w) = VLLM.workspace("real-vllm-memory") else { return };
+    let done = VLLM.one_cell(&w, ONE, &["container.memory=1GiB"]);
+    assert_start_fails(done, "deterministic", &["raise `container.memory`"]);
+    w.assert_clean();
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let Some(w) = VLLM.workspace("real-vllm-port") else { return };
+    let done = VLLM.one_cell(&w, ONE, &[&taken_port("vllm serve")]);
+    assert_start_fails(done, "infrastructure", &["the port is taken"]);
+    w.assert_clean();
+}
+
+#[test]
+fn an_engine_that_is_killed_while_it_measures() {
+    let Some(w) = VLLM.workspace("real-vllm-killed") else { return };
+    assert_killed_while_measured(&VLLM, &w, ONE, "tiny-llama-hf-vllm");
+}
