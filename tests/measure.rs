@@ -140,6 +140,26 @@ fn a_field_that_the_server_does_not_know_is_named() {
 }
 
 #[test]
+fn a_server_that_takes_any_name_is_measured_and_doubted() {
+    let s = Sandbox::new();
+    let server = Server::openai("org/Served-8B");
+    let done = measure(&s, &server, "--model org/Meant-70B --json").success();
+    let done = done.says(&["org/Served-8B", "org/Meant-70B", "--model"]);
+    let row = done.json();
+    assert_eq!((&row["model"], &row["n_ok"], &row["valid"]), (&json!("org/Meant-70B"), &json!(6), &json!(true)));
+    assert!(server.generations().iter().all(|r| r.body["model"] == "org/Meant-70B"));
+    let done = measure(&s, &server, "--model org/Served-8B --json").success();
+    assert!(!done.stderr.contains("answers all the same"), "{}", done.stderr);
+    // One that knows its name says so itself.
+    let strict = Server::start(|request| match request.body["model"].as_str() {
+        Some("org/Served-8B") => Answer::stream(request),
+        Some(_) => Answer::error(404, "The model `org/Meant-70B` does not exist."),
+        None => models("org/Served-8B"),
+    });
+    measure(&s, &strict, "--model org/Meant-70B").exit(7).says(&["does not exist", "`--model` names the model"]);
+}
+
+#[test]
 fn refusals_end_at_once_with_what_the_server_said() {
     let s = Sandbox::new();
     type Refusal = fn() -> Answer;

@@ -67,12 +67,12 @@ pub enum Command {
         after_help = "Examples:\n  llmatrix baseline set v1 last\n  llmatrix baseline list\n  llmatrix baseline export v1 -o baselines/v1.json\n  llmatrix baseline rm v1"
     )]
     Baseline(BaselineArgs),
-    /// Write the results of a run for other tools: CSV, JSON lines, Parquet, vLLM bench, AIPerf
+    /// Write the results of a run for other tools
     #[command(
         after_help = "Examples:\n  llmatrix export --format csv -o results.csv\n  llmatrix export nightly --format parquet -o nightly.parquet\n  llmatrix export --format vllm-bench --only 'engine=vllm' -o bench/\n  llmatrix export --duckdb-sql > results.sql"
     )]
     Export(ExportArgs),
-    /// Write or print what starts a run by itself: a systemd timer, a cron line, a CI workflow
+    /// Write or print a timer or workflow that starts a run by itself
     #[command(
         after_help = "Examples:\n  llmatrix schedule experiments/nightly.toml --at 02:00\n  llmatrix schedule experiments/nightly.toml --on 'Sun 02:00' --cron\n  llmatrix schedule experiments/nightly.toml --at 02:00 --github -o .github/workflows/\n  llmatrix schedule experiments/nightly.toml --at 02:00 --max-age 20h --budget 6h --gate last-good"
     )]

@@ -12,7 +12,6 @@ use crate::compare::{Comparison, Outcome, show};
 use crate::exec::{Judge, Verdict};
 use crate::spec::policy::Gate;
 use crate::store::Store;
-use crate::store::record::RunRecord;
 use crate::store::run_dir::RunFiles;
 use crate::value::Value;
 

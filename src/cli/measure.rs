@@ -63,6 +63,9 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
         endpoint.model = discover(&endpoint, &api, output).await?;
     }
     let api = &settle(&endpoint, api, args, output).await?;
+    if args.model.is_some() && api.dialect == Dialect::Openai {
+        doubt(&endpoint, api, output).await;
+    }
     let progress = Arc::new(Progress::default());
     let cancel = CancellationToken::new();
     let dataset = workload.dataset.as_ref().map(|d| std::path::PathBuf::from(&d.path));
@@ -164,6 +167,20 @@ async fn discover(endpoint: &Endpoint, api: &ApiSpec, output: &Output) -> Result
             "{}; give the model's name with --model",
             endpoint.redactor.redact(&e.to_string())
         ))),
+    }
+}
+
+/// A server that answers to a name which it does not list takes any name, and serves what it has.
+async fn doubt(endpoint: &Endpoint, api: &ApiSpec, output: &Output) {
+    // One that lists nothing has said nothing.
+    let Ok(models) = load::served_models(&client::target(endpoint, api, None), PATIENCE).await else { return };
+    if !models.is_empty() && !models.contains(&endpoint.model) {
+        let (listed, model) = (models.join(", "), &endpoint.model);
+        let text = format!(
+            "the server lists {listed}, not {model}, and answers all the same: make sure that it serves the model you mean, \
+             or set --model to a name that it lists"
+        );
+        output.warning(&endpoint.redactor.redact(&text));
     }
 }
 

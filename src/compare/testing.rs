@@ -51,6 +51,8 @@ pub fn sample(run: &str, number: u32, start: u32, ttft: f64) -> SampleRecord {
         cost_usd: None,
         client_error_ttft_ms: None,
         client_error_itl_ms: None,
+        sanity: None,
+        prefetching: false,
         provenance: Provenance {
             engine_version: Some("0.27".into()),
             driver: Some("550".into()),

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 pub use ask::ask;
 pub use calibrate::{Calibration, Capability, calibrate, capability};
-pub use probe::{ProbeOutcome, calibrate_text, control_client, discover_model, one_token};
+pub use probe::{ProbeOutcome, calibrate_text, control_client, discover_model, one_token, served_models};
 pub use sample::run_sample;
 pub use tls::TlsConfig;
 

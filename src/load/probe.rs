@@ -153,8 +153,16 @@ fn exchange(
 
 /// The name of the first model that the server lists.
 pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String, LoadError> {
-    let path = target.api.models.as_deref().unwrap_or("/v1/models");
-    let url = format!("{}{path}", target.base_url.trim_end_matches('/'));
+    let models = served_models(target, timeout).await?;
+    models.into_iter().next().ok_or_else(|| LoadError::Models {
+        url: target.base_url.clone(),
+        message: format!("{} lists none; name the model instead", models_url(target)),
+    })
+}
+
+/// The names of the models that the server lists, in its order.
+pub async fn served_models(target: &Target, timeout: Duration) -> Result<Vec<String>, LoadError> {
+    let url = models_url(target);
     let failed = |message: String| LoadError::Models { url: target.base_url.clone(), message };
     let client = control_client(target, timeout).await?;
     let answer = client.get(&url).send().await.map_err(|e| failed(with_causes(&e)))?;
@@ -163,8 +171,13 @@ pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String
         return Err(failed(format!("{url} answers HTTP {}; name the model instead", status.as_u16())));
     }
     let list: serde_json::Value = answer.json().await.map_err(|e| failed(with_causes(&e)))?;
-    let first = list.pointer("/data/0/id").and_then(serde_json::Value::as_str);
-    first.map(str::to_string).ok_or_else(|| failed(format!("{url} lists none; name the model instead")))
+    let data = list.get("data").and_then(serde_json::Value::as_array);
+    Ok(data.into_iter().flatten().filter_map(|m| Some(m.get("id")?.as_str()?.to_string())).collect())
+}
+
+fn models_url(target: &Target) -> String {
+    let path = target.api.models.as_deref().unwrap_or("/v1/models");
+    format!("{}{path}", target.base_url.trim_end_matches('/'))
 }
 
 /// A client for the few requests around a measurement: the target's headers and TLS, no proxy, no redirects.

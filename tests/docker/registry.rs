@@ -204,9 +204,9 @@ fn an_image_is_pulled_with_a_login_and_locked_by_its_digest() {
     assert!(locked.stdout.contains(&entry), "{}{}", locked.stdout, locked.stderr);
     let done = w.run(&["run", "--json", file]).expect(0);
     let pulled = done.json();
-    let message = |e: &&Value| e["event"] == "deployment_progress" && e["stage"] == "pull";
+    let message = |e: &&Value| e["message"].as_str().is_some_and(|m| m.starts_with("pulling "));
     let told = pulled.iter().find(message).expect("the pull is told of");
-    assert!(told["message"].as_str().unwrap().starts_with("pulling "), "{told}");
+    assert_eq!((&told["event"], &told["stage"]), (&"deployment_progress".into(), &"pull".into()), "{told}");
     assert!(!format!("{}{}{}", done.stdout, done.stderr, locked.stdout).contains("pass word"));
 
     // A tag that the registry does not have will not be there the next time either.

@@ -492,6 +492,29 @@ mod tests {
         assert!(json["inter_chunk_latency"]["p25"].is_null(), "gaps are not among the requests");
     }
 
+    /// Files as the tool wrote them: 4 streams, 16 requests of 200 tokens, TTFT 50 ms, ITL 10 ms.
+    #[test]
+    fn its_own_files_are_read() {
+        let json = serde_json::from_str(include_str!("../../../tests/data/peers/aiperf-0.13.json")).unwrap();
+        let csv = include_str!("../../../tests/data/peers/aiperf-0.13.csv");
+        let json = AiPerf::parse(&json).unwrap().measurement();
+        let csv = AiPerf::parse_csv(csv).unwrap().measurement();
+        assert_eq!((json.tool.as_str(), json.facts.model.as_str()), ("AIPerf 0.13.0", "truth"));
+        assert_eq!((json.facts.concurrency, json.facts.isl, json.facts.osl), (Some(4), Some(100), Some(200)));
+        for read in [&json, &csv] {
+            let s = &read.summary;
+            assert_eq!((s.n_ok, s.input_tokens, s.output_tokens), (16, 1600, 3200));
+            assert!(s.ttft.p50.is_some_and(|ms| (51.9..52.0).contains(&ms)), "{:?}", s.ttft);
+            assert!(
+                s.tpot.mean.is_some_and(|ms| (10.0..10.02).contains(&ms)),
+                "their inter_token_latency: {:?}",
+                s.tpot
+            );
+            assert!(s.itl.p99.is_some_and(|ms| (11.8..12.0).contains(&ms)), "their inter_chunk_latency: {:?}", s.itl);
+            assert!(s.output_tokens_per_user.is_some_and(|t| (99.9..99.92).contains(&t)));
+        }
+    }
+
     #[test]
     fn another_schema_is_refused_by_its_number() {
         let (_, mut json) = written(None);

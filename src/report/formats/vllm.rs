@@ -370,6 +370,24 @@ mod tests {
         assert_eq!(json["output_lens"], serde_json::json!([8, 0]));
     }
 
+    /// Files as the tools wrote them: 4 streams, 16 requests of 200 tokens, TTFT 50 ms, ITL 10 ms.
+    #[test]
+    fn files_of_both_clients_are_read() {
+        for text in [
+            include_str!("../../../tests/data/peers/vllm-bench-serve-0.32.json"),
+            include_str!("../../../tests/data/peers/vllm-bench-rust.json"),
+        ] {
+            let read = VllmBench::parse(&serde_json::from_str(text).unwrap()).unwrap().measurement();
+            let (facts, s) = (&read.facts, &read.summary);
+            assert_eq!((facts.model.as_str(), facts.concurrency, facts.request_rate), ("truth", Some(4), None));
+            assert_eq!((facts.osl, facts.api.as_deref(), s.n_ok, s.n_error), (Some(200), Some("chat"), 16, 0));
+            assert!(s.ttft.p50.is_some_and(|ms| (50.0..52.0).contains(&ms)), "{:?}", s.ttft);
+            assert!(s.tpot.p99.is_some_and(|ms| (9.9..10.1).contains(&ms)), "{:?}", s.tpot);
+            assert!(s.output_throughput.is_some_and(|t| (390.0..393.0).contains(&t)));
+            assert!(read.origin.is_none());
+        }
+    }
+
     #[test]
     fn a_file_that_is_something_else_says_what_is_missing() {
         let parse = |text: &str| VllmBench::parse(&serde_json::from_str(text).unwrap()).unwrap_err().to_string();

@@ -41,17 +41,15 @@ enum Detail {
     Bare,
 }
 
+/// Beyond so many units a page of that detail is not below the limit, and need not be made to find out.
+const MOST: [(Detail, usize); 2] = [(Detail::Full, 1000), (Detail::Lean, 2500)];
+
 /// The page.
 pub fn page(report: &Report, grid: &Grid, options: &PageOptions) -> String {
-    let full = render(report, grid, options, Detail::Full);
-    if full.len() <= LIMIT {
-        return full;
-    }
-    let lean = render(report, grid, options, Detail::Lean);
-    if lean.len() <= LIMIT {
-        return lean;
-    }
-    render(report, grid, options, Detail::Bare)
+    let units = report.units.len();
+    let made = MOST.iter().filter(|(_, most)| units <= *most).map(|(detail, _)| render(report, grid, options, *detail));
+    let fits = made.into_iter().find(|page| page.len() <= LIMIT);
+    fits.unwrap_or_else(|| render(report, grid, options, Detail::Bare))
 }
 
 fn render(report: &Report, grid: &Grid, options: &PageOptions, detail: Detail) -> String {
