@@ -212,10 +212,61 @@ fn other_tools_files_are_compared() {
     assert!((ttft["change"].as_f64().unwrap() - (51.957932 / 51.56541650012514 - 1.0)).abs() < 1e-9);
     assert_eq!(ttft["verdict"], "undecided", "one sample each decides nothing");
     s.write("newer.json", peers("aiperf-0.13.json").replace("\"1.4\"", "\"3.0\""));
-    s.run("compare newer.json aiperf-0.13.json").exit(2).says(&["newer.json", "AIPerf schema 3.0", "1.x"]);
+    s.run("compare newer.json aiperf-0.13.json").exit(2).says(&[
+        "newer.json",
+        "AIPerf in version 3.0, of AIPerf 0.13.0",
+        "1.x",
+    ]);
     s.write("odd.json", "{\"hello\": 1}");
     s.run("compare odd.json aiperf-0.13.json").exit(2).says(&["odd.json", "It begins with hello"]);
     s.run("compare none.json aiperf-0.13.json").exit(2).says(&["there is no file none.json"]);
+}
+
+#[test]
+fn what_was_exported_comes_back_as_it_was() {
+    let s = Sandbox::new();
+    s.write("nightly.toml", experiment("2ms", ""));
+    s.run("run --quiet nightly.toml").success();
+    let identical = |line: &str, cells: usize| {
+        let report = s.run(line).success().json();
+        assert_eq!(report["cells"].as_array().unwrap().len(), cells, "{line}");
+        for cell in report["cells"].as_array().unwrap() {
+            for f in cell["findings"].as_array().unwrap() {
+                assert_eq!(
+                    (&f["verdict"], &f["reason"]),
+                    (&json!("same"), &json!("the values are identical")),
+                    "{line}: {f}"
+                );
+            }
+        }
+        report
+    };
+    let metrics =
+        "mean_ttft,p50_ttft,p99_ttft,p95_tpot,p99_itl,p90_e2el,output_throughput,request_throughput,error_rate";
+    for format in ["vllm-bench", "aiperf"] {
+        s.run(&format!("export --format {format} -o {format}")).success();
+        assert_eq!(s.tree(format).len(), 12);
+        let report = identical(&format!("compare last ./{format} --all --json --metrics {metrics}"), 4);
+        assert_eq!(report["only_a"].as_array().map(Vec::len), Some(0));
+        let finding = &report["cells"][0]["findings"][0];
+        assert_eq!((&finding["b"]["samples"], &finding["b"]["starts"]), (&json!(3), &json!(3)));
+    }
+    // As if the tool itself had written them: only the load tells what is meant.
+    for file in s.tree("vllm-bench") {
+        let path = format!("vllm-bench/{file}");
+        let mut bench: Json = serde_json::from_str(&s.read(&path)).unwrap();
+        let origin = bench.as_object_mut().unwrap().remove("llmatrix").unwrap();
+        match origin["facts"]["engine"] == "vllm" {
+            true => s.write(&path, bench.to_string()),
+            false => fs::remove_file(s.path(&path)).unwrap(),
+        };
+    }
+    identical(&format!("compare ./vllm-bench last --only engine=vllm --all --json --metrics {metrics}"), 2);
+    // Simulated numbers stay what they are on their way.
+    let exported = s.read(&format!("aiperf/{}", s.tree("aiperf").first().unwrap()));
+    s.write("real.json", exported.replace("\"simulated\":true", "\"simulated\":false"));
+    s.write("simulated.json", exported.replace("\"simulated\":false", "\"simulated\":true"));
+    s.run("compare real.json simulated.json").exit(2).says(&["simulated numbers are not compared with real ones"]);
 }
 
 /// Two engines and two loads, slow enough for a difference to be one.

@@ -9,15 +9,21 @@ pub const USUAL: [&str; 5] = ["p50_ttft", "p99_ttft", "p50_tpot", "output_throug
 
 /// The values of a sample by the full names of metrics; what was not measured is left out.
 pub fn values(sample: &SampleRecord) -> Vec<(String, f64)> {
-    gate::metrics()
-        .into_iter()
-        .filter_map(|m| value(sample, &m).map(|v| (m, v)))
-        .filter(|(_, v)| v.is_finite())
-        .collect()
+    let s = &sample.summary;
+    let cost = sample.cost_usd.filter(|_| s.output_tokens > 0).map(|usd| usd / s.output_tokens as f64 * 1e6);
+    let cost = cost.map(|usd| (COST.to_string(), usd));
+    of_summary(s).into_iter().chain(cost).filter(|(_, v)| v.is_finite()).collect()
 }
 
-fn value(sample: &SampleRecord, metric: &str) -> Option<f64> {
-    let s = &sample.summary;
+const COST: &str = "usd_per_1m_output_tokens";
+
+/// The same where no cost is known.
+pub fn of_summary(summary: &Summary) -> Vec<(String, f64)> {
+    let names = gate::metrics().into_iter().filter(|m| m != COST);
+    names.filter_map(|m| value(summary, &m).map(|v| (m, v))).filter(|(_, v)| v.is_finite()).collect()
+}
+
+fn value(s: &Summary, metric: &str) -> Option<f64> {
     match metric {
         "request_throughput" => s.request_throughput,
         "output_throughput" => s.output_throughput,
@@ -27,9 +33,6 @@ fn value(sample: &SampleRecord, metric: &str) -> Option<f64> {
         "output_throughput_per_gpu" => s.output_throughput_per_gpu,
         "output_tokens_per_user" => s.output_tokens_per_user,
         "error_rate" => Some(s.error_rate),
-        "usd_per_1m_output_tokens" => {
-            sample.cost_usd.filter(|_| s.output_tokens > 0).map(|usd| usd / s.output_tokens as f64 * 1e6)
-        }
         latency => {
             let (aggregate, name) = latency.split_once('_')?;
             aggregated(distribution(s, name)?, aggregate)
@@ -64,7 +67,7 @@ pub fn unit(metric: &str) -> &'static str {
     match metric {
         "request_throughput" | "request_goodput" => "1/s",
         "error_rate" => "",
-        "usd_per_1m_output_tokens" => "USD",
+        COST => "USD",
         m if gate::is_latency(m) => "ms",
         _ => "tokens/s",
     }

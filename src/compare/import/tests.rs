@@ -71,7 +71,7 @@ fn versions_that_are_not_known_are_refused_by_name() {
     let problem = |text: &str| read(text, "x").unwrap_err().to_string();
     let newer = file("aiperf-0.13.json").replace("\"1.4\"", "\"2.0\"").replace("0.13.0", "0.20.0");
     let said = problem(&newer);
-    assert!(said.contains("AIPerf schema 2.0, AIPerf 0.20.0") && said.contains("1.x"), "{said}");
+    assert!(said.contains("2.0, of AIPerf 0.20.0") && said.contains("1.x"), "{said}");
     let said =
         problem(&file("guidellm-0.8.1.json").replacen("\"version\": 2", "\"version\": 3", 1).replace("0.8.1", "0.9.0"));
     assert!(said.contains("guidellm 0.9.0") && said.contains("version"), "{said}");
@@ -83,11 +83,13 @@ fn versions_that_are_not_known_are_refused_by_name() {
     assert!(problem("").contains("empty"));
     let none = file("vllm-bench-serve-0.32.json").replace("\"completed\": 16", "\"completed\": 0");
     assert!(problem(&none).contains("no request was completed"));
+    let text = file("vllm-bench-serve-0.32.json").replace("\"completed\": 16", "\"completed\": \"all\"");
+    assert!(problem(&text).contains("`completed`"), "{}", problem(&text));
 }
 
 #[test]
 fn sglang_has_other_names() {
-    let text = r#"{"backend":"sglang","request_rate":4.0,"max_concurrency":null,"duration":10.0,"completed":40,
+    let text = r#"{"model_id":"m","backend":"sglang","request_rate":4.0,"max_concurrency":null,"duration":10.0,"completed":40,
         "total_input_tokens":4000,"total_output_tokens":800,"request_throughput":4.0,"output_throughput":80.0,
         "total_throughput":480.0,"mean_ttft_ms":30.0,"median_ttft_ms":29.0,"mean_e2e_latency_ms":200.0}"#;
     let side = read(text, "s").unwrap();
