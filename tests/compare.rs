@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 
 use serde_json::{Value as Json, json};
 use support::Sandbox;
@@ -73,6 +74,8 @@ fn a_regression_is_6_and_says_where() {
     }
     let markdown = s.read("m.md");
     assert!(markdown.contains("8 of 16 cells are worse") && markdown.contains("❌ worse"), "{markdown}");
+    let kept = s.run("compare a.json b.json --only engine=vllm --json").success().json();
+    assert_eq!((kept["cells"].as_array().unwrap().len(), &kept["only_a"]), (8, &json!([])));
     // The other way round nothing got worse, and the table says so.
     let done = s.run(&format!("compare b.json a.json {GATE}")).exit(0);
     assert!(done.stdout.contains("8 better") && done.stdout.contains("no regression"), "{}", done.stdout);
@@ -220,6 +223,45 @@ fn other_tools_files_are_compared() {
     s.write("odd.json", "{\"hello\": 1}");
     s.run("compare odd.json aiperf-0.13.json").exit(2).says(&["odd.json", "It begins with hello"]);
     s.run("compare none.json aiperf-0.13.json").exit(2).says(&["there is no file none.json"]);
+}
+
+fn git(s: &Sandbox, line: &str) {
+    let mut command = Command::new("git");
+    command.args(["-c", "user.name=n", "-c", "user.email=n@localhost", "-c", "commit.gpgsign=false"]);
+    support::finish(command.args(line.split(' ')).current_dir(s.root()), "git").success();
+}
+
+#[test]
+fn names_of_runs_and_git_revisions() {
+    let s = Sandbox::new();
+    git(&s, "init -q -b main");
+    s.write(".gitignore", "artifacts/\n");
+    for (ttft, branch) in [("2ms", "main"), ("9ms", "slower")] {
+        git(&s, &format!("checkout -q -B {branch}"));
+        s.write("nightly.toml", experiment(ttft, ""));
+        git(&s, "add -A");
+        git(&s, &format!("commit -q -m {branch}"));
+        s.run("run --quiet nightly.toml").success();
+    }
+    let runs = s.runs("artifacts");
+    let sides = |line: &str| {
+        let report = s.run(&format!("{line} --json")).success().json();
+        assert_eq!(report["cells"][0]["differs"][0]["parameter"], "engine_args.ttft", "{line}");
+        [&report["a"]["runs"], &report["b"]["runs"]].map(|runs| runs[0].as_str().unwrap().to_string())
+    };
+    let stamp = |run: &str| run.split_once('-').unwrap().0.to_string();
+    for line in [
+        "compare main slower".to_string(),
+        "compare HEAD~1 HEAD".to_string(),
+        "compare last-good last".to_string(),
+        "compare".to_string(),
+        format!("compare {} nightly", stamp(&runs[0])),
+        format!("compare {} {}", runs[0], runs[1]),
+    ] {
+        assert_eq!(sides(&line).as_slice(), runs, "{line}");
+    }
+    git(&s, "commit -q --allow-empty -m later");
+    s.run("compare main HEAD").exit(4).says(&["no run was measured at it"]);
 }
 
 #[test]
@@ -462,7 +504,7 @@ fn a_webhook_is_told() {
     ]);
     command.env("SECRET", "s3cr3t-token");
     let quiet = support::finish(&mut command, "compare").exit(0);
-    assert!(quiet.stderr.contains("was not told") && !quiet.stderr.contains("s3cr3t"), "{}", quiet.stderr);
+    assert!(quiet.stderr.contains("could not be told") && !quiet.stderr.contains("s3cr3t"), "{}", quiet.stderr);
     assert!(!done.stderr.contains("s3cr3t"));
 }
 

@@ -69,7 +69,7 @@ fn set(artifacts: &Path, name: &str, side: Side, output: &Output) -> Result<(), 
     if output.json {
         output.json(&json!({ "name": name, "path": path, "cells": cells, "samples": samples, "runs": runs, "replaced": replaced }));
     }
-    output.note(&format!("{done} baseline {name}: {cells} cells, {samples} samples, {runs} runs of {of}"));
+    output.note(&format!("{done} baseline {name} from {of}: {cells} cells, {samples} samples"));
     Ok(())
 }
 

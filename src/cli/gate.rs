@@ -1,11 +1,12 @@
 //! The regression gate: from names and rules to a verdict, for `compare` and for the end of a run.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex};
 
 use super::failure::Failure;
-use super::output::Output;
-use super::sides::{Found, NotFound, Sides, of_runs, only, requests};
+use super::output::{self, Output};
+use super::sides::{Found, NotFound, Sides, of_runs, only, requests, selected};
 use crate::compare::gate::Rules;
 use crate::compare::pair::{self, Reach};
 use crate::compare::{Comparison, Outcome, show};
@@ -92,7 +93,7 @@ pub fn compare(request: &Request<'_>, b: Found) -> Result<Comparison, NotFound> 
             which(y)
         ))));
     }
-    let pairs = match pairs_within {
+    let mut pairs = match pairs_within {
         Some(at) => {
             a.name = at.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
             pair::against(&b.cells, at)
@@ -107,6 +108,10 @@ pub fn compare(request: &Request<'_>, b: Found) -> Result<Comparison, NotFound> 
             pair::pair(&a.cells, &b.cells, reach)
         }
     };
+    // That a has more than what was asked for is not told. A rule may speak of what only b has.
+    if let Ok(wanted) = selected(&a, request.only) {
+        pairs.only_a.retain(|i| wanted[*i]);
+    }
     let stores = request.sides.stores();
     let of_sample = |sample: &crate::compare::SideSample, latency: &str| {
         stores.iter().find_map(|store| requests(store, sample, latency))
@@ -178,17 +183,19 @@ pub fn look_ahead(name: &str, store: &Store, output: &Output) -> Result<(), Fail
     }
 }
 
-/// `gate.md` and `gate.json` beside the run's other files, and the verdict for a person.
-pub fn write(comparison: &Comparison, files: &RunFiles, output: &Output) -> Result<(), Failure> {
+/// `gate.md` and `gate.json` beside the run's other files.
+pub fn write(comparison: &Comparison, files: &RunFiles) -> Result<(), Failure> {
     let markdown = show::markdown::comparison(comparison);
     let json = serde_json::to_string_pretty(comparison).map_err(|e| Failure::Internal(e.to_string()))?;
     super::results::write(&files.gate_markdown(), &markdown)?;
-    super::results::write(&files.gate_json(), &json)?;
-    if !output.quiet && !output.json {
-        let mut out = Vec::new();
-        let style = crate::report::terminal::Style { width: None, color: output.color };
-        let _ = show::table::write(comparison, style, false, &mut out);
-        output.note(&String::from_utf8_lossy(&out));
-    }
-    Ok(())
+    super::results::write(&files.gate_json(), &json)
+}
+
+/// The verdict for a person.
+pub fn show(comparison: &Comparison, output: &Output) {
+    let mut out = Vec::new();
+    let width = io::stderr().is_terminal().then(|| u16::try_from(output::width()).unwrap_or(120));
+    let style = crate::report::terminal::Style { width, color: output.color };
+    let _ = show::table::write(comparison, style, false, &mut out);
+    output.note(&format!("\n{}", String::from_utf8_lossy(&out)));
 }

@@ -311,7 +311,7 @@ fn finish(
     }
     let mut report = results::of_run(store, outcome.record.clone());
     results::write_run_files(store, &mut report, &outcome.files, gated)?;
-    gated.map_or(Ok(()), |g| gate::write(g, &outcome.files, output))?;
+    gated.map_or(Ok(()), |g| gate::write(g, &outcome.files))?;
     if output.json || output.quiet {
         return Ok(report);
     }
@@ -321,8 +321,10 @@ fn finish(
     } else {
         results::print(&report, &Default::default(), output)?;
     }
+    gated.iter().for_each(|g| gate::show(g, output));
     output.note(&format!("results  {}/", settings.artifacts.display()));
     outcome.csv.iter().for_each(|csv| output.note(&format!("         {}", csv.display())));
     output.note(&format!("report   {}", outcome.files.report().display()));
+    gated.iter().for_each(|_| output.note(&format!("gate     {}", outcome.files.gate_markdown().display())));
     Ok(report)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::git;
-use crate::compare::{Side, SideSample, import};
+use crate::compare::{Side, SideCell, SideSample, import};
 use crate::digest::UnitId;
 use crate::store::record::{RunRecord, UnitResult};
 use crate::store::{Store, Stored, sample_dir_name};
@@ -308,12 +308,19 @@ pub fn requests(store: &Store, sample: &SideSample, latency: &str) -> Option<Vec
     Some(rows.into_iter().map(|(_, v)| v).collect())
 }
 
-/// Cells of a side that rules of `--only` accept.
+/// Keeps the cells of a side that rules of `--only` accept.
 pub fn only(side: &mut Side, only: &[String]) -> Result<(), Failure> {
+    let mut wanted = selected(side, only)?.into_iter();
+    side.retain(|_| wanted.next().unwrap_or(true));
+    Ok(())
+}
+
+/// Which cells of a side the rules accept.
+pub fn selected(side: &Side, only: &[String]) -> Result<Vec<bool>, Failure> {
     use crate::spec::set::parse_only;
     use crate::spec::types::Vocabulary;
     if only.is_empty() {
-        return Ok(());
+        return Ok(vec![true; side.cells.len()]);
     }
     let labels = side.cells.iter().flat_map(|c| &c.labels).map(|(a, _)| a.as_str().into()).collect();
     let words = |name: &str| side.cells.iter().filter_map(|c| c.cell.get(name)).map(ToString::to_string).collect();
@@ -322,9 +329,9 @@ pub fn only(side: &mut Side, only: &[String]) -> Result<(), Failure> {
         .iter()
         .map(|o| parse_only(o, &labels, &words).map_err(|e| Failure::Usage(e.to_string())))
         .collect::<Result<_, _>>()?;
-    side.retain(|cell| {
+    let holds = |cell: &SideCell| {
         let labels: BTreeMap<&str, &str> = cell.labels.iter().map(|(a, l)| (a.as_str(), l.as_str())).collect();
         rules.iter().any(|rule| super::selection::holds(rule, &cell.cell, &labels))
-    });
-    Ok(())
+    };
+    Ok(side.cells.iter().map(holds).collect())
 }

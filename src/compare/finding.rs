@@ -166,12 +166,11 @@ fn needed(t: &TestedPair, tested: &Tested, smallest: f64, effect: f64, level: f6
 
 /// Why nothing could be tested, and what would change that.
 fn lacking(a: &Nested, b: &Nested) -> String {
-    let side = |name: &str, n: &Nested| format!("side {name} has {}", counted(n.starts(), "engine start"));
+    let (x, y) = (counted(a.starts(), "engine start"), counted(b.starts(), "engine start"));
+    let have = if x == y { format!("each side has {x}") } else { format!("a has {x} and b {y}") };
     format!(
-        "{} and {}, so how much starts differ is not known: `starts = 3`, or a baseline of {NIGHTS} nights, would tell; \
-         `error = \"samples\"` takes starts to be alike",
-        side("a", a),
-        side("b", b)
+        "{have}, so how much starts differ is not known: `starts = 3`, or a baseline of {NIGHTS} nights, would tell; \
+         `error = \"samples\"` takes starts to be alike"
     )
 }
 

@@ -13,7 +13,7 @@ pub fn lines(comparison: &Comparison) -> Vec<String> {
     let worse: Vec<String> = ordered(comparison)
         .into_iter()
         .filter(|(_, f)| f.verdict == Verdict::Worse)
-        .map(|(cell, f)| format!("• {}", sentence(cell, f)))
+        .map(|(cell, f)| format!("• {}", sentence(&cell.name, f)))
         .collect();
     let more = worse.len().saturating_sub(LINES);
     lines.extend(worse.into_iter().take(LINES));

@@ -46,7 +46,10 @@ fn case(cell: &str, finding: &Finding, comparison: &Comparison) -> Case {
         detail.push_str(&format!("\ndiffers: {}", difference.text()));
     }
     let message = match finding.verdict {
-        Verdict::Undecided => format!("undecided: {} {}", effect(finding), finding.reason.clone().unwrap_or_default()),
+        Verdict::Undecided => {
+            let said = [Some(effect(finding)).filter(|e| !e.is_empty()), finding.reason.clone()];
+            format!("undecided: {}", said.into_iter().flatten().collect::<Vec<_>>().join("; "))
+        }
         _ => sentence(cell, finding),
     };
     Case {

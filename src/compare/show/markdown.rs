@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
-use super::{counts, effect, headline, ordered, percent, value};
+use super::{Notes, counts, effect, headline, in_every_cell, of_cell, ordered, percent, value};
 use crate::compare::history::History;
-use crate::compare::{Comparison, Finding, Verdict, metric};
+use crate::compare::{Compared, Comparison, Finding, Verdict, metric};
 use crate::report::markdown::cell as text_cell;
 
 /// Rows that a comment has; a forge cuts longer ones off somewhere.
@@ -24,13 +24,17 @@ pub fn comparison(comparison: &Comparison) -> String {
     for difference in &comparison.differences {
         line(&mut out, &format!("- differs: {}", text_cell(&difference.text())));
     }
+    let everywhere = in_every_cell(comparison);
+    for differs in &everywhere {
+        line(&mut out, &format!("- differs: {}", text_cell(differs)));
+    }
     for drift in &comparison.drift {
         line(&mut out, &format!("- {}{}", if drift.moved { "**unstable**: " } else { "" }, text_cell(&drift.text())));
     }
-    if !comparison.differences.is_empty() || !comparison.drift.is_empty() {
+    if !(comparison.differences.is_empty() && everywhere.is_empty() && comparison.drift.is_empty()) {
         out.push('\n');
     }
-    rows(&mut out, comparison);
+    findings(&mut out, comparison, &everywhere);
     for (side, names) in [("a", &comparison.only_a), ("b", &comparison.only_b)] {
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(|n| text_cell(n)).collect();
@@ -45,14 +49,28 @@ pub fn comparison(comparison: &Comparison) -> String {
     out
 }
 
-fn rows(out: &mut String, comparison: &Comparison) {
-    let told: Vec<(&str, &Finding)> =
-        ordered(comparison).into_iter().filter(|(_, f)| f.verdict != Verdict::Same).collect();
-    if told.is_empty() {
+/// What is better or worse, and folded up what is open.
+fn findings(out: &mut String, comparison: &Comparison, everywhere: &[String]) {
+    let all = ordered(comparison).into_iter().filter(|(_, f)| f.verdict != Verdict::Same);
+    let (open, told): (Vec<_>, Vec<_>) = all.partition(|(_, f)| f.verdict == Verdict::Undecided);
+    let mut notes = Notes::default();
+    rows(out, &told, everywhere, &mut notes);
+    if !open.is_empty() {
+        let _ = write!(out, "<details><summary>{} undecided</summary>\n\n", open.len());
+        rows(out, &open, everywhere, &mut notes);
+        for note in notes.lines() {
+            let _ = writeln!(out, "{}\n", text_cell(&note));
+        }
+        out.push_str("</details>\n\n");
+    }
+}
+
+fn rows(out: &mut String, findings: &[(&Compared, &Finding)], everywhere: &[String], notes: &mut Notes) {
+    if findings.is_empty() {
         return;
     }
     out.push_str("| | cell | metric | a | b | change, 95 % interval | limit |\n|:--|:--|:--|--:|--:|:--|:--|\n");
-    for (name, finding) in told.iter().take(ROWS) {
+    for (cell, finding) in findings.iter().take(ROWS) {
         let of = |m: Option<crate::compare::judge::Measured>| m.map_or(String::new(), |m| value(finding, m.mean));
         let mark = match finding.verdict {
             Verdict::Worse => "❌ worse",
@@ -60,11 +78,12 @@ fn rows(out: &mut String, comparison: &Comparison) {
             Verdict::Undecided => "❔ undecided",
             Verdict::Same => "same",
         };
-        let reason = finding.reason.as_ref().map(|r| format!(" ({})", text_cell(r))).unwrap_or_default();
+        let name = std::iter::once(cell.name.clone()).chain(of_cell(cell, everywhere)).collect::<Vec<_>>();
         let _ = writeln!(
             out,
-            "| {mark} | {} | {} | {} | {} | {}{reason} | {} |",
-            text_cell(name),
+            "| {mark}{} | {} | {} | {} | {} | {} | {} |",
+            text_cell(&notes.behind(finding)),
+            name.iter().map(|n| text_cell(n)).collect::<Vec<_>>().join("<br>"),
             text_cell(&metric::title(&finding.metric)),
             of(finding.a),
             of(finding.b),
@@ -72,8 +91,8 @@ fn rows(out: &mut String, comparison: &Comparison) {
             finding.limit
         );
     }
-    if told.len() > ROWS {
-        let _ = writeln!(out, "\n{} more are not shown.", told.len() - ROWS);
+    if findings.len() > ROWS {
+        let _ = writeln!(out, "\n{} more are not shown.", findings.len() - ROWS);
     }
     out.push('\n');
 }

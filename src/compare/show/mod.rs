@@ -5,7 +5,7 @@ pub mod junit;
 pub mod markdown;
 pub mod table;
 
-use super::{Comparison, Finding, Verdict};
+use super::{Compared, Comparison, Finding, Verdict};
 use crate::compare::gate::Outcome;
 use crate::compare::metric;
 
@@ -75,19 +75,68 @@ pub(super) fn headline(comparison: &Comparison) -> Option<String> {
     Some(match comparison.outcome.as_ref()? {
         Outcome::Pass => format!("no regression against {}", comparison.a.described),
         Outcome::Regression => format!(
-            "regression against {}: {} of {} cells are worse",
+            "regression against {}: {} of {} cells {} worse",
             comparison.a.described,
             worse.len(),
-            comparison.cells.len()
+            comparison.cells.len(),
+            if worse.len() == 1 { "is" } else { "are" }
         ),
         Outcome::Undecidable { reason } => format!("no verdict against {}: {reason}", comparison.a.described),
     })
 }
 
+/// Reasons that are too long for a row of a table: it has a number, and the reason stands below, once.
+#[derive(Default)]
+pub(super) struct Notes(Vec<String>);
+
+impl Notes {
+    /// What stands behind a verdict: `: 22 starts on each side would decide`, ` [1]`.
+    pub fn behind(&mut self, finding: &Finding) -> String {
+        const SHORT: usize = 48;
+        let Some(reason) = &finding.reason else { return String::new() };
+        if reason.len() <= SHORT {
+            return format!(": {reason}");
+        }
+        let known = self.0.iter().position(|r| r == reason);
+        let place = known.unwrap_or_else(|| {
+            self.0.push(reason.clone());
+            self.0.len() - 1
+        });
+        format!(" [{}]", place + 1)
+    }
+
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.iter().enumerate().map(|(i, reason)| format!("[{}] {reason}", i + 1))
+    }
+}
+
+/// Parameters that differ in the same way in every cell, said once.
+pub(super) fn in_every_cell(comparison: &Comparison) -> Vec<String> {
+    let [first, rest @ ..] = comparison.cells.as_slice() else { return Vec::new() };
+    let everywhere = |d: &&super::pair::Differs| !rest.is_empty() && rest.iter().all(|c| c.differs.contains(d));
+    first.differs.iter().filter(everywhere).map(super::pair::Differs::text).collect()
+}
+
+/// The other parameters that differ in a cell.
+pub(super) fn of_cell(cell: &Compared, in_every_cell: &[String]) -> Vec<String> {
+    cell.differs.iter().map(super::pair::Differs::text).filter(|d| !in_every_cell.contains(d)).collect()
+}
+
+/// Cells with something worse first, then with something better, then with something open.
+pub(super) fn by_verdict(comparison: &Comparison) -> Vec<&Compared> {
+    let rank = |cell: &&Compared| {
+        let has = |verdict| cell.findings.iter().any(|f| f.verdict == verdict);
+        [Verdict::Worse, Verdict::Better, Verdict::Undecided].into_iter().position(has).unwrap_or(3)
+    };
+    let mut cells: Vec<&Compared> = comparison.cells.iter().collect();
+    cells.sort_by_key(rank);
+    cells
+}
+
 /// Findings by what a reader wants to see first.
-pub(super) fn ordered(comparison: &Comparison) -> Vec<(&str, &Finding)> {
-    let mut all: Vec<(&str, &Finding)> =
-        comparison.cells.iter().flat_map(|c| c.findings.iter().map(move |f| (c.name.as_str(), f))).collect();
+pub(super) fn ordered(comparison: &Comparison) -> Vec<(&Compared, &Finding)> {
+    let mut all: Vec<(&Compared, &Finding)> =
+        comparison.cells.iter().flat_map(|c| c.findings.iter().map(move |f| (c, f))).collect();
     all.sort_by_key(|(_, f)| f.verdict);
     all
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 
-use super::{counts, effect, headline, percent, value};
+use super::{Notes, by_verdict, counts, effect, headline, in_every_cell, of_cell, percent, value};
 use crate::compare::history::History;
 use crate::compare::{Comparison, Verdict, metric};
 use crate::report::terminal::Style;
@@ -18,12 +18,18 @@ pub fn write(comparison: &Comparison, style: Style, all: bool, mut out: impl Wri
     for difference in &comparison.differences {
         writeln!(out, "differs: {}", difference.text())?;
     }
+    for differs in in_every_cell(comparison) {
+        writeln!(out, "differs: {differs}")?;
+    }
     for drift in &comparison.drift {
         writeln!(out, "{}{}", if drift.moved { "unstable: " } else { "" }, drift.text())?;
     }
     let rows = comparison.cells.iter().flat_map(|c| &c.findings).filter(|f| all || f.verdict != Verdict::Same).count();
     if rows > 0 {
-        writeln!(out, "\n{}\n", table(comparison, style, all))?;
+        let mut notes = Notes::default();
+        let table = table(comparison, style, all, &mut notes);
+        writeln!(out, "\n{}\n", trimmed(&table))?;
+        notes.lines().try_for_each(|note| writeln!(out, "{note}"))?;
     }
     for (side, names) in [("a", &comparison.only_a), ("b", &comparison.only_b)] {
         if !names.is_empty() {
@@ -31,7 +37,7 @@ pub fn write(comparison: &Comparison, style: Style, all: bool, mut out: impl Wri
         }
     }
     if !all && rows < comparison.cells.iter().map(|c| c.findings.len()).sum() {
-        writeln!(out, "what is the same is left out; --all shows it")?;
+        writeln!(out, "what is the same is left out; `compare --all` shows it")?;
     }
     writeln!(out, "{}", counts(comparison))?;
     headline(comparison).iter().try_for_each(|text| writeln!(out, "{text}"))
@@ -46,20 +52,24 @@ fn listed(names: &[String]) -> String {
     text
 }
 
-fn table(comparison: &Comparison, style: Style, all: bool) -> Table {
+/// A table without the blanks that fill its last column.
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
+}
+
+fn table(comparison: &Comparison, style: Style, all: bool, notes: &mut Notes) -> Table {
+    let everywhere = in_every_cell(comparison);
     let mut table = plain(style);
     let heads = ["cell", "metric", "a", "b", "change, 95 % interval", "limit", "verdict"];
     table.set_header(heads.map(|h| Cell::new(h).add_attribute(Attribute::Bold)));
-    for cell in &comparison.cells {
+    for cell in by_verdict(comparison) {
         let shown = cell.findings.iter().filter(|f| all || f.verdict != Verdict::Same);
         for (i, finding) in shown.enumerate() {
             let of = |m: Option<crate::compare::judge::Measured>| m.map_or("-".to_string(), |m| value(finding, m.mean));
-            let mut verdict = finding.verdict.as_str().to_string();
-            finding.reason.iter().for_each(|r| verdict.push_str(&format!(": {r}")));
+            let verdict = format!("{}{}", finding.verdict.as_str(), notes.behind(finding));
             let mut name = if i == 0 { cell.name.clone() } else { String::new() };
-            if i == 0 && !cell.differs.is_empty() {
-                let differs: Vec<String> = cell.differs.iter().map(|d| d.text()).collect();
-                name.push_str(&format!("\n{}", differs.join("\n")));
+            if i == 0 {
+                of_cell(cell, &everywhere).iter().for_each(|differs| name.push_str(&format!("\n{differs}")));
             }
             table.add_row(vec![
                 Cell::new(name),
@@ -104,7 +114,7 @@ pub fn write_history(history: &History, style: Style, mut out: impl Write) -> io
             Cell::new(cells),
         ]);
     }
-    writeln!(out, "\n{table}")
+    writeln!(out, "\n{}", trimmed(&table))
 }
 
 fn plain(style: Style) -> Table {
