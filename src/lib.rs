@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod deploy;
 pub mod diag;
 pub mod digest;

@@ -81,7 +81,11 @@ fn test_modules(file: &Path) -> Vec<PathBuf> {
     let pairs = lines.windows(2).filter(|w| w[0] == "#[cfg(test)]");
     pairs
         .filter_map(|w| {
-            let name = w[1].trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')?;
+            let name = w[1]
+                .trim_start_matches("pub ")
+                .trim_start_matches("pub(crate) ")
+                .strip_prefix("mod ")?
+                .strip_suffix(';')?;
             Some(below.join(name))
         })
         .collect()

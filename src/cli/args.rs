@@ -57,6 +57,16 @@ pub enum Command {
         after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report nightly --group engine --slo ttft=300ms\n  llmatrix report --format html -o report.html --plots plots/"
     )]
     Report(ReportArgs),
+    /// Compare two runs, baselines or other tools' files; the regression gate; steps over many nights
+    #[command(
+        after_help = "Examples:\n  llmatrix compare last-good last\n  llmatrix compare main my-branch --metrics p99_ttft,output_throughput\n  llmatrix compare --gate baselines/nightly.json last --limit p95_ttft=+10%\n  llmatrix compare last vllm-bench.json\n  llmatrix compare --history 60 nightly"
+    )]
+    Compare(CompareArgs),
+    /// Keep what was measured under a name, to compare with
+    #[command(
+        after_help = "Examples:\n  llmatrix baseline set v1 last\n  llmatrix baseline list\n  llmatrix baseline export v1 -o baselines/v1.json\n  llmatrix baseline rm v1"
+    )]
+    Baseline(BaselineArgs),
     /// Write the results of a run for other tools
     #[command(
         after_help = "Examples:\n  llmatrix export --format csv -o results.csv\n  llmatrix export nightly --format parquet -o nightly.parquet\n  llmatrix export --format vllm-bench --only 'engine=vllm' -o bench/\n  llmatrix export --duckdb-sql > results.sql"
@@ -539,6 +549,120 @@ pub enum ReportFormat {
     Csv,
     Json,
     Junit,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// What to compare with: a run, its timestamp, a git revision, `last`, `last-good`, a baseline, a file [default: last-good]
+    pub a: Option<String>,
+    /// What is compared; with --history, unused [default: last]
+    pub b: Option<String>,
+    /// End with 6 on a regression and with 9 where nothing can be decided
+    #[arg(long)]
+    pub gate: bool,
+    /// Take [gate] from this experiment file [default: that of the compared run]
+    #[arg(long, value_name = "FILE")]
+    pub experiment: Option<PathBuf>,
+    /// A metric and what it may lose, or its worst value, such as p95_ttft=+10%; stands over [gate]
+    #[arg(long, value_name = "METRIC=LIMIT")]
+    pub limit: Vec<String>,
+    /// Metrics to compare [default: p50_ttft,p99_ttft,p50_tpot,output_throughput,request_throughput]
+    #[arg(long, value_delimiter = ',', value_name = "METRIC", conflicts_with = "gate")]
+    pub metrics: Vec<String>,
+    /// The smallest change that matters [default: 5%]
+    #[arg(long, value_name = "SHARE", conflicts_with = "gate")]
+    pub min_effect: Option<String>,
+    /// Share of what is called worse that may be so by chance [default: 1%]
+    #[arg(long, value_name = "SHARE")]
+    pub fdr: Option<String>,
+    /// Which repeats tell how numbers scatter [default: starts]
+    #[arg(long, value_enum)]
+    pub error: Option<ErrorFlag>,
+    /// Compare within one run: each cell with the one that has these values, such as method=hf
+    #[arg(long, value_name = "KEY=VALUE,…", conflicts_with = "b")]
+    pub against: Option<String>,
+    /// Good runs up to a run that it stands on too
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub nights: Option<u32>,
+    /// Look for steps over the last N runs of an experiment (A: its name, a run, or a baseline file)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["gate", "b", "against"])]
+    pub history: Option<u32>,
+    /// Keep the cells that match, such as 'engine=vllm'
+    #[arg(long, value_name = "RULE")]
+    pub only: Vec<String>,
+    /// Show what is the same, too
+    #[arg(long)]
+    pub all: bool,
+    /// Look among simulated runs first
+    #[arg(long)]
+    pub simulated: bool,
+    #[arg(long, value_enum, default_value_t = CompareFormat::Table)]
+    pub format: CompareFormat,
+    /// Write to a file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Also write JUnit to this file
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Also write Markdown, for a comment, to this file
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Also POST the verdict to this URL, as JSON that Slack takes; ${NAME} is read from the environment
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ErrorFlag {
+    /// Engine starts, or nights
+    Starts,
+    /// Samples, whatever start they are of
+    Samples,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompareFormat {
+    Table,
+    Markdown,
+    Json,
+    Junit,
+}
+
+#[derive(Debug, Args)]
+pub struct BaselineArgs {
+    #[command(subcommand)]
+    pub action: BaselineAction,
+    /// Look among simulated runs first
+    #[arg(long, global = true)]
+    pub simulated: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BaselineAction {
+    /// Keep what a run measured under a name
+    Set {
+        name: String,
+        /// The run: its name, timestamp, experiment, git revision, `last`, `last-good`, or a file
+        #[arg(default_value = "last")]
+        run: String,
+        /// Good runs up to it that the baseline stands on too
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        nights: Option<u32>,
+    },
+    /// List the baselines
+    List,
+    /// Remove a baseline
+    Rm { name: String },
+    /// Print a baseline, or a run as one, as JSON to commit
+    Export {
+        name: String,
+        /// Write to a file
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Good runs up to a run that it stands on too
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        nights: Option<u32>,
+    },
 }
 
 #[derive(Debug, Args)]

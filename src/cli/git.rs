@@ -52,6 +52,13 @@ impl Revision {
     }
 }
 
+/// The commit that a revision names in the repository around a directory; `None` where git knows none.
+pub fn commit(dir: &Path, name: &str) -> Option<String> {
+    let spec = format!("{name}^{{commit}}");
+    let out = git(dir, &["rev-parse", "--verify", "--quiet", "--end-of-options", &spec]).ok()?;
+    Some(out.trim().to_string()).filter(|c| !c.is_empty())
+}
+
 /// Data sets and assets as they are at a revision.
 pub struct RevisionContents<'a> {
     pub revision: &'a Revision,

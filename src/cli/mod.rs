@@ -1,8 +1,10 @@
 //! The command line: arguments to a request, wiring, exit codes. One file per command.
 
 mod args;
+mod baseline;
 mod calibrate;
 mod clean;
+mod compare;
 mod config;
 mod containers;
 mod contents;
@@ -11,6 +13,7 @@ mod explain;
 mod export;
 mod failure;
 mod float;
+mod gate;
 mod git;
 mod init;
 mod load_flags;
@@ -29,6 +32,7 @@ mod run;
 mod schedule;
 mod schema;
 mod selection;
+mod sides;
 mod sim;
 mod start;
 mod stop;
@@ -74,6 +78,8 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Measure(args) => measure::command(&args, &global, output),
         Command::Calibrate(args) => calibrate::command(&args, &global, output),
         Command::Report(args) => report::command(&args, &global, output),
+        Command::Compare(args) => compare::command(&args, &global, output),
+        Command::Baseline(args) => baseline::command(&args, &global, output),
         Command::Export(args) => export::command(&args, &global, output),
         Command::Schedule(args) => schedule::command(&args, &global, output),
         Command::Start(args) => start::command(&args, &global, output),

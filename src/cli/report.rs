@@ -8,17 +8,17 @@ use super::failure::Failure;
 use super::output::Output;
 use super::prepare;
 use super::results;
+use super::selection;
 use crate::report::html::PageOptions;
 use crate::report::plots::plots;
 use crate::report::{self, Report, View};
 use crate::spec::policy::{Cost, Slo};
-use crate::spec::predicate::{Labels, Op, Subject};
+use crate::spec::predicate::Labels;
 use crate::spec::sections::REQUEST_METRICS;
 use crate::spec::set::parse_only;
 use crate::spec::types::Vocabulary;
 use crate::store::Store;
 use crate::units;
-use crate::value::Value;
 
 pub fn command(args: &ReportArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let store = store(&args.which, global)?;
@@ -164,17 +164,8 @@ fn filter(report: &mut Report, only: &[String]) -> Result<(), Failure> {
         .map(|o| parse_only(o, &labels, &words).map_err(|e| Failure::Usage(e.to_string())))
         .collect::<Result<_, _>>()?;
     report.filter(|unit| {
-        let value = |subject: &Subject| match subject {
-            Subject::Param(p) => unit.facts.cell.get(&**p).cloned().or_else(|| crate::plan::identity::default_of(p)),
-            Subject::Label(l) => unit.facts.labels.iter().find(|(a, _)| a.as_str() == &**l).map(|(_, v)| Value::str(v)),
-        };
-        rules.iter().any(|rule| {
-            rule.clauses.iter().all(|c| {
-                let cell = value(&c.subject);
-                let mut each = c.values.iter().filter_map(|(t, _)| t.fixed()).map(|v| c.op.holds(cell.as_ref(), v));
-                if c.op == Op::Ne { each.all(|b| b) } else { each.any(|b| b) }
-            })
-        })
+        let labels = unit.facts.labels.iter().map(|(a, l)| (a.as_str(), l.as_str())).collect();
+        rules.iter().any(|rule| selection::holds(rule, &unit.facts.cell, &labels))
     });
     if report.units.is_empty() {
         return Err(Failure::Nothing("--only selects no unit of this run".into()));

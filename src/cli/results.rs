@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::failure::Failure;
 use super::output::{self, Output};
+use crate::compare::{Comparison, show};
 use crate::report::html::PageOptions;
 use crate::report::{self, Report, ReportUnit, Spread, View, terminal};
 use crate::spec::policy::Slo;
@@ -89,15 +90,25 @@ pub fn with_details(store: &Store, report: &mut Report) {
     }
 }
 
-/// `summary.md`, `report.html` and `junit.xml` of a run.
-pub fn write_run_files(store: &Store, report: &mut Report, files: &RunFiles) -> Result<(), Failure> {
+/// `summary.md`, `report.html` and `junit.xml` of a run, with what its gate said.
+pub fn write_run_files(
+    store: &Store,
+    report: &mut Report,
+    files: &RunFiles,
+    gate: Option<&Comparison>,
+) -> Result<(), Failure> {
     with_details(store, report);
     let grid = report::grid(report, &View::default()).map_err(|e| Failure::Internal(e.to_string()))?;
-    write(&files.summary(), &report::markdown::summary(report, &grid))?;
+    let mut summary = report::markdown::summary(report, &grid);
+    if let Some(gate) = gate {
+        summary.push_str(&format!("\n{}", show::markdown::comparison(gate)));
+    }
+    write(&files.summary(), &summary)?;
     // From `runs/NAME/` up to the tree.
     let options = PageOptions { root: Some("../..".into()) };
     write(&files.report(), &report::html::page(report, &grid, &options))?;
-    write(&files.junit(), &report::junit::junit(report))
+    let suites: Vec<_> = gate.map(show::junit::suite).into_iter().collect();
+    write(&files.junit(), &report::junit::with_suites(report, &suites))
 }
 
 /// Replaces a file by one that is whole.

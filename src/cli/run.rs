@@ -15,13 +15,16 @@ use super::output::Output;
 use super::prepare::{self, Prepared};
 use super::summary::{self, Summary};
 use super::webhook::Webhook;
-use super::{containers, float, results};
+use super::{containers, float, gate, results};
 use crate::clock::SystemClock;
+use crate::compare::Comparison;
 use crate::deploy::Deployers;
 use crate::deploy::docker::{DockerDeployer, DockerOptions, Downloads};
+use crate::diag::Diagnostic;
 use crate::event::live::LiveUnits;
 use crate::event::{Entry, Event};
-use crate::exec::{self, Cancel, LoadClient, RunOutcome, RunRequest, Verdict};
+use crate::exec::control::ControlError;
+use crate::exec::{self, Cancel, LoadClient, RunOutcome, RunRequest};
 use crate::host;
 use crate::live::{Display, JsonLines, Plain, Terminal};
 use crate::plan::{Deployment, Plan};
@@ -65,6 +68,7 @@ fn run(args: &RunArgs, global: &Global, output: &Output, summary: &mut Summary) 
                 plan.keep_cells_of(&kept);
             }
         }
+        check_control(&plan, !args.selection.only.is_empty() || args.base.is_some(), output)?;
         confirm(&plan, args.yes, output)?;
         let lock = lock.map(|lock| lock.to_text());
         ready.push_back(Job { lock, ..Job::new(plan, &p.path, &p.dir, settings) });
@@ -118,6 +122,18 @@ fn keep_changed(plan: &mut Plan, p: &Prepared, base: &str, args: &RunArgs) -> Re
         plan.keep_what_differs(&old.plan_at(&args.selection, &args.run, &revision)?);
     }
     Ok(())
+}
+
+/// A control that is no cell, or several, is a mistake of the file; one that is not selected is left out.
+fn check_control(plan: &Plan, selected: bool, output: &Output) -> Result<(), Failure> {
+    match exec::control::find(plan) {
+        Ok(_) => Ok(()),
+        Err(e @ ControlError::None(_)) if selected || plan.units.is_empty() => {
+            output.warning(&format!("{e}; drift is not told"));
+            Ok(())
+        }
+        Err(e) => Err(Failure::Invalid(vec![Diagnostic::new("bad_control", e.to_string())])),
+    }
 }
 
 /// A plan larger than `max_units` is asked about, on a terminal; elsewhere it needs `--yes`.
@@ -181,7 +197,14 @@ pub fn execute(job: Job, cancel: Cancel, output: &Output) -> Result<(i32, Option
     let shown = display.clone();
     let with_display = move |f: &mut dyn FnMut(&mut Display)| f(&mut shown.lock().unwrap_or_else(|e| e.into_inner()));
     let hear = with_display.clone();
-    let gate = plan.policy.gate.clone();
+    let said = gate::Said::default();
+    let judge = match plan.policy.gate.clone() {
+        Some(name) => {
+            gate::look_ahead(&name, &store, output)?;
+            Some(gate::judge(name, &plan.gate, said.clone(), *output)?)
+        }
+        None => None,
+    };
     let offline = plan.policy.offline;
     let containers = DockerOptions { downloads, ..containers::options(&plan, &base, &settings) };
     let named = containers.run.clone();
@@ -209,7 +232,7 @@ pub fn execute(job: Job, cancel: Cancel, output: &Output) -> Result<(i32, Option
         live,
         host: host::detect(),
         repository: host::git::repository(&file),
-        judge: gate.map(without_baseline),
+        judge,
         later,
     };
     let runtime = containers::runtime()?;
@@ -233,10 +256,11 @@ pub fn execute(job: Job, cancel: Cancel, output: &Output) -> Result<(i32, Option
         exec::ExecError::Panic(_) => Failure::Internal(e.to_string()),
         e => Failure::Environment(e.to_string()),
     })?;
-    let report = finish(&outcome, &store, &settings, output)?;
+    let gated = said.take();
+    let report = finish(&outcome, gated.as_ref(), &store, &settings, output)?;
     match webhook {
         Some(_) if offline => output.warning("the webhook is not told: this run is offline"),
-        Some(webhook) => webhook.send(&outcome, &report, &runtime, output),
+        Some(webhook) => webhook.send(&outcome, &report, gated.as_ref(), &runtime, output),
         None => {}
     }
     Ok((outcome.exit_code, Some(outcome.files)))
@@ -271,29 +295,23 @@ fn display(live: &LiveUnits, output: &Output) -> Display {
     }
 }
 
-/// The gate of a version that keeps no baselines: a first night has nothing to compare with, a named one is missing.
-fn without_baseline(name: String) -> exec::Judge {
-    Box::new(move |_, _| {
-        let first = matches!(name.as_str(), "last" | "last-good");
-        let text = match first {
-            true => format!("no baseline `{name}` yet, so nothing is compared: this version keeps none"),
-            false => format!("the baseline `{name}` is not there, so nothing can be compared with it"),
-        };
-        let _ = writeln!(io::stderr(), "{text}");
-        if first { Verdict::None } else { Verdict::Undecidable }
-    })
-}
-
 /// The files of the run, the table, and where everything is.
-fn finish(outcome: &RunOutcome, store: &Store, settings: &Settings, output: &Output) -> Result<Report, Failure> {
+fn finish(
+    outcome: &RunOutcome,
+    gated: Option<&Comparison>,
+    store: &Store,
+    settings: &Settings,
+    output: &Output,
+) -> Result<Report, Failure> {
     for run in &outcome.recovered {
         // A run that was killed left the summary of its beginning.
         if let Ok(record) = store.read_run(run) {
-            results::write_run_files(store, &mut results::of_run(store, record), &store.run_files(run))?;
+            results::write_run_files(store, &mut results::of_run(store, record), &store.run_files(run), None)?;
         }
     }
     let mut report = results::of_run(store, outcome.record.clone());
-    results::write_run_files(store, &mut report, &outcome.files)?;
+    results::write_run_files(store, &mut report, &outcome.files, gated)?;
+    gated.map_or(Ok(()), |g| gate::write(g, &outcome.files))?;
     if output.json || output.quiet {
         return Ok(report);
     }
@@ -303,8 +321,10 @@ fn finish(outcome: &RunOutcome, store: &Store, settings: &Settings, output: &Out
     } else {
         results::print(&report, &Default::default(), output)?;
     }
+    gated.iter().for_each(|g| gate::show(g, output));
     output.note(&format!("results  {}/", settings.artifacts.display()));
     outcome.csv.iter().for_each(|csv| output.note(&format!("         {}", csv.display())));
     output.note(&format!("report   {}", outcome.files.report().display()));
+    gated.iter().for_each(|_| output.note(&format!("gate     {}", outcome.files.gate_markdown().display())));
     Ok(report)
 }

@@ -1,15 +1,16 @@
 //! Flags that select cells and stand over `[run]`, as the spec's own types.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::args::{RunFlags, SelectionArgs};
 use super::failure::Failure;
 use crate::spec::Spec;
 use crate::spec::block::Assignment;
-use crate::spec::predicate::{Labels, Predicate};
+use crate::spec::predicate::{Labels, Op, Predicate, Subject};
 use crate::spec::sections::RunSetting;
 use crate::spec::set::{parse_only, parse_set};
 use crate::spec::types::Vocabulary;
+use crate::store::record::CellRecord;
 use crate::value::Value;
 
 /// `--set` and `--only`, read for one experiment: its labelled axes can be named.
@@ -27,6 +28,19 @@ impl Selection {
         let only = args.only.iter().map(|o| parse_only(o, &labels, words).map_err(usage)).collect::<Result<_, _>>()?;
         Ok(Selection { set, only })
     }
+}
+
+/// Whether a rule accepts a cell as it stands in files; an unset parameter has its default.
+pub fn holds(rule: &Predicate, cell: &CellRecord, labels: &BTreeMap<&str, &str>) -> bool {
+    let value = |subject: &Subject| match subject {
+        Subject::Param(p) => cell.get(&**p).cloned().or_else(|| crate::plan::identity::default_of(p)),
+        Subject::Label(l) => labels.get(&**l).map(Value::str),
+    };
+    rule.clauses.iter().all(|c| {
+        let cell = value(&c.subject);
+        let mut each = c.values.iter().filter_map(|(t, _)| t.fixed()).map(|v| c.op.holds(cell.as_ref(), v));
+        if c.op == Op::Ne { each.all(|b| b) } else { each.any(|b| b) }
+    })
 }
 
 /// The flags that were given, as settings of `[run]`.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::Output;
+use crate::compare::{Comparison, show};
 use crate::deploy::Variables;
 use crate::deploy::secret::{Redactor, Secret, resolve};
 use crate::exec::RunOutcome;
@@ -31,20 +32,36 @@ impl Webhook {
     /// Reads the URL of a policy, with every `${NAME}` from the environment: before the run, so that a variable that is
     /// not set is not found out at its end.
     pub fn read(policy: &RunPolicy) -> Result<Option<Webhook>, Failure> {
+        policy.webhook.as_deref().map(Webhook::of).transpose()
+    }
+
+    /// The same of a URL as written.
+    pub fn of(text: &str) -> Result<Webhook, Failure> {
         let variables: Variables = Arc::new(|name| std::env::var(name).ok());
-        let Some(text) = &policy.webhook else { return Ok(None) };
         let mut redactor = Redactor::default();
         let url = resolve(text, "webhook", &variables, &mut redactor).map_err(|e| Failure::Usage(e.cause))?;
         match url::Url::parse(url.expose()) {
             Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => {}
             _ => return Err(Failure::Usage(format!("`webhook` is not a URL: {}", redactor.redact(text)))),
         }
-        Ok(Some(Webhook { url, redactor }))
+        Ok(Webhook { url, redactor })
+    }
+
+    /// Tells how a run ended, and what its gate said.
+    pub fn send(
+        &self,
+        outcome: &RunOutcome,
+        report: &Report,
+        gated: Option<&Comparison>,
+        runtime: &tokio::runtime::Runtime,
+        output: &Output,
+    ) {
+        self.tell(&message(outcome, report, gated), runtime, output);
     }
 
     /// Tells. Nothing of the URL is ever shown: it is a secret of its own for most receivers.
-    pub fn send(&self, outcome: &RunOutcome, report: &Report, runtime: &tokio::runtime::Runtime, output: &Output) {
-        let body = self.redactor.redact(&message(outcome, report).to_string());
+    pub fn tell(&self, message: &Value, runtime: &tokio::runtime::Runtime, output: &Output) {
+        let body = self.redactor.redact(&message.to_string());
         let sent = runtime.block_on(async {
             let client = http::client()?;
             let request = client.post(self.url.expose()).header("content-type", "application/json").body(body);
@@ -59,9 +76,10 @@ impl Webhook {
 }
 
 /// `text` for every receiver; the figures once more as fields of an attachment.
-fn message(outcome: &RunOutcome, report: &Report) -> Value {
+fn message(outcome: &RunOutcome, report: &Report, gated: Option<&Comparison>) -> Value {
     let RunOutcome { counts: c, exit_code, record, .. } = outcome;
     let mut lines = vec![format!("{}: {}; exit code {exit_code}", record.run, counts(c))];
+    lines.extend(gated.map(show::brief::lines).unwrap_or_default());
     let causes: Vec<String> = report
         .units
         .iter()

@@ -105,12 +105,13 @@ impl<'a> Group<'a> {
     ) -> (Group<'a>, Option<GroupWork>) {
         let units = std::mem::take(&mut work.units);
         let mut taken = GroupWork { units: Vec::new(), searches: Vec::new(), ..work.clone() };
+        let starts = work.starts_before;
         let mut group = Group {
             work,
             units: Vec::new(),
             context,
             events,
-            starts: 0,
+            starts,
             sanity: None,
             failure: None,
             joined: BTreeSet::new(),

@@ -4,6 +4,7 @@
 pub mod ahead;
 pub mod cancel;
 pub mod client;
+pub mod control;
 mod dispatch;
 pub mod exit;
 pub mod group;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::ahead::{Ahead, Busy};
 use super::cancel::{Cancel, Halt};
+use super::control::{self, Control};
 use super::dispatch::Dispatcher;
 use super::exit::{self, Circumstances, Verdict};
 use super::group::{GroupContext, INTERRUPTED, run_group};
@@ -125,11 +126,18 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     let mut dispatcher =
         Dispatcher::new(store.clone(), clock, reporter, dir, record, candidates).map_err(ExecError::Journal)?;
     begin(&mut dispatcher, &prepared, &request.plan, recovered).map_err(ExecError::Journal)?;
+    let mut control = prepared.control(&request.plan, &dispatcher.record.run);
     let groups = prepared.into_groups(&request.plan, &dispatcher.record);
     let probes =
         |g: &GroupWork| g.searches.iter().flat_map(|s| s.probes.iter().map(|p| p.unit.clone())).collect::<Vec<_>>();
     let used = groups.iter().flat_map(|g| g.units.iter().cloned().chain(probes(g))).collect::<Vec<_>>();
+    if let Some(control) = &mut control {
+        control.first(&mut dispatcher, &context).await?;
+    }
     dispatch(&mut dispatcher, &context, groups, &request.plan.policy, &request.later).await?;
+    if let Some(control) = &mut control {
+        control.last(&mut dispatcher, &context).await?;
+    }
     let outcome = end(dispatcher, &context, &used, request.judge)?;
     Ok(RunOutcome { recovered: completed, ..outcome })
 }
@@ -148,6 +156,8 @@ struct Prepared {
     samples: u64,
     starts: u64,
     provenance: Provenance,
+    /// The unit that is measured first and last, unless this host cannot.
+    control: Option<(usize, Box<UnitWork>)>,
 }
 
 impl Prepared {
@@ -187,9 +197,17 @@ impl Prepared {
             let start = &mut starts[search.deployment];
             *start = (*start).max(1);
         }
-        let starts = starts.into_iter().sum();
+        let mut starts = starts.into_iter().sum();
         let provenance = provenance(&request.host, request.repository.as_ref());
-        Prepared { parts, searches, samples, starts, provenance }
+        let control = control::find(plan).ok().flatten().and_then(|i| {
+            let unit = &plan.units[i];
+            let here = unsupported(&plan.deployments[unit.deployment], unit, &here).is_none();
+            here.then(|| (unit.deployment, Box::new(UnitWork::new(plan, unit, now, &request.base))))
+        });
+        if let Some((_, unit)) = &control {
+            (starts, samples) = (starts + 2, samples + 2 * u64::from(unit.policy.repeats));
+        }
+        Prepared { parts, searches, samples, starts, provenance, control }
     }
 
     /// Directories of stacks that may be measured.
@@ -197,6 +215,7 @@ impl Prepared {
         let work = plan.units.iter().zip(&self.parts).filter(|(_, part)| matches!(part, Part::Work(_)));
         let searches = plan.searches.iter().zip(&self.searches).filter(|(_, work)| work.is_ok());
         let deployments = work.map(|(u, _)| u.deployment).chain(searches.map(|(s, _)| s.deployment));
+        let deployments = deployments.chain(self.control.iter().map(|(deployment, _)| *deployment));
         let directories: BTreeSet<&String> = deployments.map(|d| &plan.deployments[d].directory).collect();
         directories.into_iter().cloned().collect()
     }
@@ -234,11 +253,19 @@ impl Prepared {
             slo: plan.slo.clone(),
             cost: plan.cost.clone(),
             gate: plan.gate.clone(),
+            control: None,
             warnings: plan.warnings.clone(),
             counts: None,
             exit_code: None,
             provenance: self.provenance.clone(),
         }
+    }
+
+    /// The control, ready to be measured.
+    fn control(&self, plan: &Plan, run: &str) -> Option<Control> {
+        let (deployment, unit) = self.control.as_ref()?;
+        let group = group_work(plan, &plan.deployments[*deployment], run, &self.provenance);
+        Some(Control::new(group, (**unit).clone()))
     }
 
     /// Units that the searches may ask for, beside those of the plan.
@@ -270,16 +297,28 @@ impl Prepared {
             .iter()
             .zip(work)
             .filter(|(_, (units, searches))| !(units.is_empty() && searches.is_empty()));
+        let controlled = self.control.as_ref().map(|(deployment, _)| &plan.deployments[*deployment].id);
         let group = |(deployment, (units, searches)): (&Deployment, (Vec<UnitWork>, Vec<SearchWork>))| GroupWork {
-            run: record.run.clone(),
-            simulated: plan.simulated,
-            deployment: as_started(deployment),
             units,
             searches,
-            provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..self.provenance.clone() },
-            usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
+            starts_before: u32::from(controlled == Some(&deployment.id)),
+            ..group_work(plan, deployment, &record.run, &self.provenance)
         };
         groups.map(group).collect()
+    }
+}
+
+/// The worklist of a deployment, without work.
+fn group_work(plan: &Plan, deployment: &Deployment, run: &str, provenance: &Provenance) -> GroupWork {
+    GroupWork {
+        run: run.to_string(),
+        simulated: plan.simulated,
+        deployment: as_started(deployment),
+        units: Vec::new(),
+        searches: Vec::new(),
+        provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..provenance.clone() },
+        usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
+        starts_before: 0,
     }
 }
 

@@ -30,6 +30,9 @@ pub struct GroupWork {
     pub provenance: Provenance,
     /// US dollars per hour of the deployment.
     pub usd_per_hour: Option<f64>,
+    /// Engine starts of the deployment that the run has made elsewhere: theirs are the numbers up to it.
+    #[serde(default)]
+    pub starts_before: u32,
 }
 
 /// A unit that may need samples.

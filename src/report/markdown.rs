@@ -54,7 +54,7 @@ fn line(out: &mut String, cells: impl Iterator<Item = String>) {
 }
 
 /// Text that stays inside its cell and means itself.
-fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

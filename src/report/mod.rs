@@ -23,13 +23,14 @@ pub mod spread;
 pub mod starts;
 pub mod terminal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use crate::digest::{DeployId, UnitId};
 use crate::event::{Outcome, without_name};
 use crate::spec::policy::{Cost, Slo};
 use crate::store::record::{AttemptRecord, RunRecord, RunUnsupported, SampleRecord, UnitFacts, UnitResult};
 
+pub use figures::{counts, figure};
 pub use grid::{Grid, grid};
 pub use spread::Spread;
 pub use starts::EngineStart;

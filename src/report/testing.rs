@@ -53,6 +53,34 @@ fn dist(p50: f64) -> Dist {
     Dist { n: 100, mean, std: Some(3.0), min: Some(p50 / 2.0), max: Some(p50 * 3.0), p50: Some(p50), p90, p95, p99 }
 }
 
+/// A run without units that ended well.
+pub fn run_record(run: &str) -> RunRecord {
+    RunRecord {
+        schema: SCHEMA,
+        run: run.into(),
+        timestamp: run.split_once('-').map_or(run, |(stamp, _)| stamp).into(),
+        experiment: "demo".into(),
+        description: None,
+        tags: Vec::new(),
+        simulated: false,
+        started_at: "2026-11-24T06:15:00.000Z".into(),
+        finished_at: Some("2026-11-24T06:20:00.000Z".into()),
+        died: false,
+        hardware: vec![("h100-sxm-80gb".into(), "detected".into())],
+        units: Vec::new(),
+        searches: Vec::new(),
+        unsupported: Vec::new(),
+        slo: Slo::default(),
+        cost: Cost::default(),
+        gate: Gate::default(),
+        control: None,
+        warnings: Vec::new(),
+        counts: None,
+        exit_code: Some(0),
+        provenance: provenance(),
+    }
+}
+
 /// What a sample with this median TTFT measured.
 pub fn summary(ttft: f64, throughput: f64) -> Summary {
     Summary {
@@ -205,31 +233,18 @@ pub fn report() -> Report {
     }
     counts.unsupported += 1;
     let run = RunRecord {
-        schema: SCHEMA,
-        run: RUN.into(),
-        timestamp: "20261124T061500Z".into(),
-        experiment: "demo".into(),
         description: Some("two engines & <one> model".into()),
         tags: vec!["nightly".into()],
-        simulated: false,
-        started_at: "2026-11-24T06:15:00.000Z".into(),
-        finished_at: Some("2026-11-24T06:20:00.000Z".into()),
-        died: false,
-        hardware: vec![("h100-sxm-80gb".into(), "detected".into())],
         units: run_units,
-        searches: Vec::new(),
         unsupported: vec![RunUnsupported {
             cell: facts(&cell("trtllm", 1, "fp4")).cell,
             labels: vec![],
             reason: "the checkpoint is not fp4".into(),
         }],
-        slo: Slo::default(),
-        cost: Cost::default(),
-        gate: Gate::default(),
         warnings: vec!["the image tag floats | no lock".into()],
         counts: Some(counts),
         exit_code: Some(5),
-        provenance: provenance(),
+        ..run_record(RUN)
     };
     Report::of_run(run, |_, id| {
         let unit = units.iter().find(|u| u.unit_id == id)?;

@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod expr;
+pub mod gate;
 pub mod params;
 pub mod policy;
 pub mod predicate;

@@ -179,12 +179,35 @@ impl Cost {
 }
 
 /// `[gate]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Gate {
     /// A baseline name, or the coordinates of another layer to compare with.
     pub against: Option<Value>,
     /// The cell that is measured first and last, to tell drift from regression.
     pub control: Option<Value>,
-    /// Metric column → allowed change, as written (`+10%`, `-5%`).
+    /// Share of the regressions reported that may be false.
+    pub fdr: f64,
+    /// What repeats within one engine start are taken for.
+    pub error: ErrorTerm,
+    /// Metric → allowed change or limit, as written (`+10%`, `-5%`, `500ms`).
     pub limits: BTreeMap<String, String>,
+}
+
+/// Which repeats say how much a number scatters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorTerm {
+    /// Engine starts, or nights: what a new start changes is part of the error.
+    #[default]
+    Starts,
+    /// Samples, whatever start they are of. Right only where starts do not differ.
+    Samples,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        let fdr = super::gate::DEFAULT_FDR;
+        Gate { against: None, control: None, fdr, error: ErrorTerm::default(), limits: BTreeMap::new() }
+    }
 }

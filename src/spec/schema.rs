@@ -201,12 +201,17 @@ fn slo() -> Json {
 }
 
 fn gate() -> Json {
-    let limit = json!({ "type": "string" });
+    let limit = json!({ "type": ["string", "number"] });
     let sample = format!("^({})$", SAMPLE_METRICS.join("|"));
     json!({
         "type": "object",
         "description": "Allowed changes against a baseline. Never hashed.",
-        "properties": { "against": { "type": ["string", "object"] }, "control": { "type": "object" } },
+        "properties": {
+            "against": { "type": ["string", "object"] },
+            "control": { "type": "object" },
+            "fdr": { "type": ["string", "number"], "description": "Share of the regressions reported that may be false; 1% by default." },
+            "error": { "enum": ["starts", "samples"], "description": "Which repeats say how much a number scatters." },
+        },
         "patternProperties": { latency_pattern(): limit.clone(), sample: limit },
         "additionalProperties": false,
     })

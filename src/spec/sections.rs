@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::policy::{Cost, Evict, Gate, RunPolicy, SanityCheck, Slo};
+use super::gate::{self, Limit};
+use super::policy::{Cost, ErrorTerm, Evict, Gate, RunPolicy, SanityCheck, Slo};
 use super::read::Reader;
 use super::tree::{Entry, Node};
 use crate::diag::{self, Diagnostic};
@@ -249,33 +250,58 @@ impl Reader<'_> {
                         &entry.node.span,
                     );
                 }
-                key if is_latency(key) || SAMPLE_METRICS.contains(&key) => {
-                    match value.as_str().filter(|s| is_change(s)) {
-                        Some(limit) => {
-                            gate.limits.insert(key.to_string(), limit.to_string());
-                        }
-                        None => {
-                            let help = "write \"+10%\", \"-5%\", or an absolute limit such as \"500ms\" or \"1000\"";
-                            let message = format!("`{key}` takes an allowed change or a limit, not {value}");
-                            self.push(Diagnostic::new("wrong_type", message).help(help), &entry.node.span);
-                        }
+                "fdr" => match gate_share(&value) {
+                    Some(share) => gate.fdr = share,
+                    None => {
+                        let message = format!("`fdr` takes a share above 0 and below 1 such as \"1%\", not {value}");
+                        self.push(Diagnostic::new("wrong_type", message), &entry.node.span);
                     }
+                },
+                "error" => match value.as_str() {
+                    Some("starts") => gate.error = ErrorTerm::Starts,
+                    Some("samples") => gate.error = ErrorTerm::Samples,
+                    _ => {
+                        let message = format!("`error` takes \"starts\" or \"samples\", not {value}");
+                        self.push(Diagnostic::new("wrong_type", message), &entry.node.span);
+                    }
+                },
+                key if is_latency(key) || SAMPLE_METRICS.contains(&key) => {
+                    self.gate_limit(key, entry, &value, &mut gate)
                 }
                 _ => {
-                    let known: Vec<&str> =
-                        REQUEST_METRICS.iter().chain(SAMPLE_METRICS).chain(&["against", "control"]).copied().collect();
+                    let known: Vec<&str> = REQUEST_METRICS
+                        .iter()
+                        .chain(SAMPLE_METRICS)
+                        .chain(&["against", "control", "fdr", "error"])
+                        .copied()
+                        .collect();
                     self.unknown_metric("gate", entry, &known);
                 }
             }
         }
         gate
     }
+
+    fn gate_limit(&mut self, key: &str, entry: &Entry, value: &Value, gate: &mut Gate) {
+        let metric = gate::metric(key).unwrap_or_else(|| key.to_string());
+        let text = value.as_str().map(str::to_string).or_else(|| value.as_f64().map(|x| x.to_string()));
+        match text.as_deref().map(|t| Limit::parse(&metric, t)) {
+            Some(Ok(_)) => {
+                gate.limits.insert(key.to_string(), text.unwrap_or_default());
+            }
+            Some(Err(message)) => self.push(Diagnostic::new("wrong_type", message), &entry.node.span),
+            None => {
+                let help = "write \"+10%\", \"-5%\", or an absolute limit such as \"500ms\" or \"1000\"";
+                let message = format!("`{key}` takes an allowed change or a limit, not {value}");
+                self.push(Diagnostic::new("wrong_type", message).help(help), &entry.node.span);
+            }
+        }
+    }
 }
 
-/// `+10%`, `-5%`, `500ms`, `1000`.
-fn is_change(text: &str) -> bool {
-    let number = |s: &str| s.trim().parse::<f64>().is_ok_and(f64::is_finite);
-    text.strip_suffix('%').map_or_else(|| number(text) || units::parse_duration(text).is_ok(), number)
+fn gate_share(value: &Value) -> Option<f64> {
+    let number = value.as_f64().filter(|x| *x > 0.0 && *x < 1.0);
+    number.or_else(|| value.as_str().and_then(gate::parse_share))
 }
 
 #[cfg(test)]
@@ -304,6 +330,5 @@ mod tests {
     fn latencies_may_have_an_aggregate() {
         assert!(is_latency("ttft") && is_latency("p95_ttft") && is_latency("mean_tpot"));
         assert!(!is_latency("p42_ttft") && !is_latency("throughput"));
-        assert!(is_change("+10%") && is_change("500ms") && !is_change("ten"));
     }
 }

@@ -1,14 +1,22 @@
 //! Statistics of a sample: requests in, a summary out. The definitions are in `docs/metrics.md`.
 
+pub mod block;
 pub mod csv;
 pub mod dist;
 pub mod histogram;
 pub mod interval;
+pub mod moderated;
+pub mod multiple;
+pub mod null;
 pub mod objective;
+pub mod permutation;
+pub mod power;
 pub mod record;
 pub mod sanity;
 mod server;
+pub mod special;
 pub mod steady;
+pub mod step;
 pub mod summary;
 pub mod validity;
 

@@ -6,12 +6,14 @@
 //! {root}/{model}_{method}_{engine}/benchmark_…_{timestamp}.csv
 //! {root}/{model}_{method}_{engine}/units/{unit_id:16}/{unit.json, result.json, sample-{n}/}
 //! {root}/runs/{timestamp}-{experiment}/{plan.json, journal.jsonl, …}
+//! {root}/baselines/{name}.json
 //! {root}/.locks/{unit_id:16}, {root}/.locks/run-{timestamp}-{experiment}
 //! ```
 //!
 //! The root is the artifacts directory, and `simulated/` in it for simulated runs.
 
 mod atomic;
+pub mod baselines;
 mod catalog;
 pub mod csv_file;
 pub mod journal;

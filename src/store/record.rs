@@ -219,10 +219,22 @@ pub struct RunRecord {
     pub slo: Slo,
     pub cost: Cost,
     pub gate: Gate,
+    /// The cell that was measured first and last, to tell drift from regression.
+    #[serde(default)]
+    pub control: Option<ControlRecord>,
     pub warnings: Vec<String>,
     pub counts: Option<Counts>,
     pub exit_code: Option<i32>,
     pub provenance: Provenance,
+}
+
+/// The control of a run: the samples of one of its units that were measured before all others, and after them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControlRecord {
+    pub unit_id: UnitId,
+    /// Samples by number, the valid ones.
+    pub first: Vec<u32>,
+    pub last: Vec<u32>,
 }
 
 /// A unit in a run.

@@ -68,6 +68,15 @@ impl RunFiles {
     pub fn junit(&self) -> PathBuf {
         self.0.join("junit.xml")
     }
+
+    /// What the gate said, for a comment and for programs.
+    pub fn gate_markdown(&self) -> PathBuf {
+        self.0.join("gate.md")
+    }
+
+    pub fn gate_json(&self) -> PathBuf {
+        self.0.join("gate.json")
+    }
 }
 
 impl Versioned for RunRecord {

@@ -125,6 +125,7 @@ fn run_record(run: &str, timestamp: &str, units: &[UnitRecord]) -> RunRecord {
         slo: Default::default(),
         cost: Default::default(),
         gate: Default::default(),
+        control: None,
         warnings: vec![],
         counts: None,
         exit_code: None,

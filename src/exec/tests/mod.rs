@@ -427,6 +427,7 @@ async fn a_worklist_is_data() {
         searches: Vec::new(),
         provenance: Default::default(),
         usd_per_hour: Some(2.0),
+        starts_before: 0,
     };
     let text = serde_json::to_string(&work).unwrap();
     let read: GroupWork = serde_json::from_str(&text).unwrap();

@@ -88,7 +88,8 @@ impl AiPerf {
         let f = Fields::of(TOOL, json)?;
         let schema_version = f.text("schema_version")?.map(str::to_string);
         if let Some(found) = schema_version.clone().filter(|v| v != "1" && !v.starts_with("1.")) {
-            return Err(FormatError::Version { tool: TOOL, found, known: "1.x" });
+            let of = f.text("aiperf_version")?.map(|v| format!(", of {TOOL} {v}")).unwrap_or_default();
+            return Err(FormatError::Version { tool: TOOL, found: format!("{found}{of}"), known: "1.x" });
         }
         let mut metrics = BTreeMap::new();
         for (tag, value) in f.object {
@@ -104,6 +105,9 @@ impl AiPerf {
         let config = f.get("input_config").unwrap_or(&Json::Null);
         let phase = config["phases"].as_array().and_then(|p| p.iter().find(|p| p["kind"] == "profiling").or(p.first()));
         let phase = phase.unwrap_or(&Json::Null);
+        // Before there were phases.
+        let loadgen = &config["loadgen"];
+        let concurrency = phase["concurrency"].as_u64().or(loadgen["concurrency"].as_u64());
         let prompts = &config["datasets"][0]["prompts"];
         Ok(AiPerf {
             schema_version,
@@ -111,11 +115,14 @@ impl AiPerf {
             metrics,
             model: model(config),
             endpoint_type: config["endpoint"]["type"].as_str().map(str::to_string),
-            concurrency: phase["concurrency"].as_u64().and_then(|n| n.try_into().ok()),
-            request_rate: phase["rate"].as_f64().or(phase["request_rate"].as_f64()),
+            concurrency: concurrency.and_then(|n| n.try_into().ok()),
+            request_rate: phase["rate"]
+                .as_f64()
+                .or(phase["request_rate"].as_f64())
+                .or(loadgen["request_rate"].as_f64()),
             isl: prompts["isl"]["mean"].as_f64(),
             osl: prompts["osl"]["mean"].as_f64(),
-            requests: phase["requests"].as_u64(),
+            requests: phase["requests"].as_u64().or(loadgen["request_count"].as_u64()),
             start_time: f.text("start_time")?.unwrap_or_default().to_string(),
             end_time: f.text("end_time")?.unwrap_or_default().to_string(),
             cancelled: f.typed("was_cancelled", "true or false", Json::as_bool)?.unwrap_or(false),
@@ -239,7 +246,10 @@ fn per_ms(unit: &str) -> f64 {
 fn model(config: &Json) -> Option<String> {
     let item = &config["models"]["items"][0]["name"];
     let name = item.as_str().or(config["model"][0].as_str()).or(config["model"].as_str());
-    name.or(config["models"][0].as_str()).or(config["model_names"][0].as_str()).map(str::to_string)
+    name.or(config["models"][0].as_str())
+        .or(config["model_names"][0].as_str())
+        .or(config["endpoint"]["model_names"][0].as_str())
+        .map(str::to_string)
 }
 
 fn origin(f: &Fields<'_>) -> Result<Option<Origin>, FormatError> {

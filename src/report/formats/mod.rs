@@ -55,6 +55,9 @@ pub struct Origin {
     pub deploy_id: DeployId,
     pub run: String,
     pub sample: u32,
+    /// Engine start within the run.
+    #[serde(default)]
+    pub start: Option<u32>,
     pub valid: bool,
     pub invalid_reason: Option<String>,
     pub simulated: bool,
@@ -78,6 +81,7 @@ impl Origin {
             deploy_id,
             run: sample.run.clone(),
             sample: sample.sample,
+            start: Some(sample.start),
             valid: sample.valid,
             invalid_reason: sample.invalid_reason.clone(),
             simulated: sample.simulated,

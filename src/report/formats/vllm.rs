@@ -42,6 +42,8 @@ pub struct VllmBench {
     pub request_goodput: Option<f64>,
     pub output_throughput: Option<f64>,
     pub total_token_throughput: Option<f64>,
+    /// Of the Rust client: while all streams were busy.
+    pub output_throughput_steady: Option<f64>,
     pub ttft: Dist,
     pub tpot: Dist,
     pub itl: Dist,
@@ -86,6 +88,7 @@ impl VllmBench {
             request_goodput: s.request_goodput,
             output_throughput: s.output_throughput,
             total_token_throughput: s.total_token_throughput,
+            output_throughput_steady: s.output_throughput_steady,
             ttft: s.ttft.clone(),
             tpot: s.tpot.clone(),
             itl: s.itl.clone(),
@@ -120,7 +123,9 @@ impl VllmBench {
             // With a colon in the name until 0.9.
             request_goodput: f.number("request_goodput")?.or(f.number("request_goodput:")?),
             output_throughput: f.number("output_throughput")?,
-            total_token_throughput: f.number("total_token_throughput")?,
+            // SGLang's name.
+            total_token_throughput: f.number("total_token_throughput")?.or(f.number("total_throughput")?),
+            output_throughput_steady: steady(&f)?,
             ttft: dist(&f, "ttft", completed)?,
             tpot: dist(&f, "tpot", completed)?,
             itl: dist(&f, "itl", completed)?,
@@ -150,7 +155,7 @@ impl VllmBench {
             total_token_throughput: self.total_token_throughput.or(counted.total_token_throughput),
             output_throughput_per_gpu: output_throughput.filter(|_| facts.gpus > 0).map(|t| t / f64::from(facts.gpus)),
             request_goodput: self.request_goodput,
-            output_throughput_steady: self.origin.as_ref().and_then(|o| o.output_throughput_steady),
+            output_throughput_steady: self.output_throughput_steady,
             steady_reached: self.origin.as_ref().is_some_and(|o| o.steady_reached),
             ttft: self.ttft,
             tpot: self.tpot,
@@ -201,7 +206,9 @@ fn rate(f: &Fields<'_>) -> Result<Option<f64>, FormatError> {
 /// Statistics of one latency. The number of values is that of the completed requests, also for gaps, whose own is not in
 /// the file.
 fn dist(f: &Fields<'_>, metric: &str, completed: u64) -> Result<Dist, FormatError> {
-    let get = |stat: &str| f.number(&format!("{stat}_{metric}_ms"));
+    // SGLang writes the whole latency out.
+    let theirs = if metric == "e2el" { "e2e_latency" } else { metric };
+    let get = |stat: &str| Ok(f.number(&format!("{stat}_{metric}_ms"))?.or(f.number(&format!("{stat}_{theirs}_ms"))?));
     let mean = get("mean")?;
     let p50 = get("median")?.or(get("p50")?);
     let n = if mean.is_some() || p50.is_some() { completed } else { 0 };
@@ -216,6 +223,15 @@ fn dist(f: &Fields<'_>, metric: &str, completed: u64) -> Result<Dist, FormatErro
         p95: get("p95")?,
         p99: get("p99")?,
     })
+}
+
+/// What the Rust client says of the time in which all streams were busy, or what we knew of it.
+fn steady(f: &Fields<'_>) -> Result<Option<f64>, FormatError> {
+    match (f.get("steady_state"), origin(f)?) {
+        (_, Some(origin)) => Ok(origin.output_throughput_steady),
+        (Some(steady), None) => Fields::of(TOOL, steady)?.number("output_throughput"),
+        (None, None) => Ok(None),
+    }
 }
 
 fn origin(f: &Fields<'_>) -> Result<Option<Origin>, FormatError> {
