@@ -11,6 +11,7 @@ mod explain;
 mod export;
 mod failure;
 mod float;
+mod gc;
 mod git;
 mod init;
 mod load_flags;
@@ -22,6 +23,7 @@ mod output;
 mod plan;
 mod prepare;
 mod ps;
+mod reach;
 mod references;
 mod report;
 mod results;
@@ -29,6 +31,7 @@ mod run;
 mod schedule;
 mod schema;
 mod selection;
+mod signals;
 mod sim;
 mod start;
 mod stop;
@@ -82,6 +85,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Stop(args) => stop::command(&args, &global, output),
         Command::Ps => ps::ps(&global, output),
         Command::Clean(args) => clean::command(&args, &global, output),
+        Command::Gc(args) => gc::command(&args, &global, output),
         Command::Sim(args) => sim::command(&args, output),
         Command::Validate(args) => validate::command(&args, &global, output),
         Command::Plan(args) => plan::command(&args, &global, output),

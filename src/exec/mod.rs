@@ -14,6 +14,7 @@ pub mod search;
 mod start;
 #[cfg(test)]
 mod tests;
+mod throttle;
 pub mod tokenizers;
 pub mod work;
 

@@ -43,15 +43,18 @@ const E2EL: &[Source] = &[
     histogram!("e2e_request_latency_seconds", 1e3),
 ];
 
+/// When a process of the server began, in every exporter that follows Prometheus' conventions.
+const BEGAN: &str = "process_start_time_seconds";
+
 /// Triton's own: from a request's arrival until the model has let go of it. Our transformers model holds a request until
 /// it is answered. A model that hands requests to an engine of its own lets go at once and answers later: of such a one
 /// (the vLLM backend, our TensorRT-LLM model) this says nothing.
 const TRITON_E2EL: &[Source] =
     &[Source { sum: "nv_inference_request_duration_us", count: "nv_inference_request_success", to_ms: 1e-3 }];
 
-/// Whether a total takes part in any mean.
+/// Whether a total takes part in any mean, or tells one start of the server from another.
 pub fn is_used(name: &str) -> bool {
-    [TTFT, ITL, E2EL, TRITON_E2EL].into_iter().flatten().any(|s| s.sum == name || s.count == name)
+    name == BEGAN || [TTFT, ITL, E2EL, TRITON_E2EL].into_iter().flatten().any(|s| s.sum == name || s.count == name)
 }
 
 /// The means between two looks at a server of this kind.
@@ -64,7 +67,16 @@ pub fn means(dialect: Dialect, before: &Totals, after: &Totals) -> ServerMeans {
         server_itl_mean_ms: itl.map(|(ms, _)| ms),
         server_e2el_mean_ms: e2el.map(|(ms, _)| ms),
         requests: ttft.or(e2el).map(|(_, n)| n as u64),
+        restarted: restarted(before, after),
     }
+}
+
+/// Another time of start, or a count that is smaller than it was.
+fn restarted(before: &Totals, after: &Totals) -> bool {
+    let now = |name: &str| after.get(name);
+    let began = before.get(BEGAN).zip(now(BEGAN)).is_some_and(|(then, now)| then != now);
+    let shrunk = |s: &Source| before.get(s.count).zip(now(s.count)).is_some_and(|(then, now)| now < then);
+    began || [TTFT, ITL, E2EL, TRITON_E2EL].into_iter().flatten().any(shrunk)
 }
 
 /// Mean in milliseconds and count of the first source that counted anything. A server that counts less than before has
@@ -107,7 +119,18 @@ mod tests {
         );
         assert_eq!(m.requests, Some(4));
         assert_eq!(means(Dialect::Openai, &after, &after), ServerMeans::default(), "nothing happened");
-        assert_eq!(means(Dialect::Openai, &after, &before).server_ttft_mean_ms, None, "started anew");
+        let backwards = means(Dialect::Openai, &after, &before);
+        assert_eq!(backwards.server_ttft_mean_ms, None, "started anew");
+        assert!(backwards.restarted && !m.restarted);
+    }
+
+    #[test]
+    fn another_time_of_start_is_another_server() {
+        let began = |at| totals(&[("process_start_time_seconds", at)]);
+        let restarted = |before: &Totals, after: &Totals| means(Dialect::Openai, before, after).restarted;
+        assert!(restarted(&began(1.75e9), &began(1.75e9 + 60.0)));
+        assert!(!restarted(&began(1.75e9), &began(1.75e9)));
+        assert!(!restarted(&Totals::new(), &began(1.75e9)));
     }
 
     #[test]
