@@ -137,7 +137,7 @@ pub struct ValidateArgs {
 
 #[derive(Debug, Args)]
 pub struct GcArgs {
-    /// Of each experiment, keep the newest N runs and remove the others with their results files
+    /// Of each experiment, keep the newest N runs and the last that ended well; remove the others with their results files
     #[arg(long, value_name = "N")]
     pub keep_last: Option<u32>,
     /// Remove units that no run refers to

@@ -17,7 +17,7 @@ pub fn command(args: &GcArgs, global: &Global, output: &Output) -> Result<u8, Fa
     }
     let layered = prepare::settings(Path::new("."), global)?;
     let store = Store::open(&layered.settings.artifacts, simulated);
-    let request = GcRequest { keep_last, unreferenced, damaged, pinned: &[] };
+    let request = GcRequest { keep_last, unreferenced, damaged };
     let garbage = store.collect_garbage(&request, dry_run).map_err(|e| Failure::Environment(e.to_string()))?;
     if output.json {
         let mut json = serde_json::to_value(&garbage).expect("garbage has a JSON form");

@@ -76,7 +76,7 @@ fn of_container(d: &Deployment, dir: &Path, add: &mut dyn FnMut(Kind, String)) {
         add(Kind::Mount, format!("{} → {}{mode}", mount.source, mount.target));
     }
     container.devices.iter().for_each(|device| add(Kind::Device, device.clone()));
-    if let Some(ipc) = container.ipc.as_ref().filter(|ipc| *ipc == "host") {
+    if let Some(ipc) = container.ipc.as_ref().filter(|ipc| is_shared(ipc)) {
         add(Kind::Share, format!("memory between processes (ipc = \"{ipc}\")"));
     }
     let local = d.assets.iter().map(|(name, path)| (format!("the asset `{name}`"), path));
@@ -92,6 +92,11 @@ fn of_container(d: &Deployment, dir: &Path, add: &mut dyn FnMut(Kind, String)) {
     handed_tokens(&d.method)
         .filter(|name| !container.env.contains_key(*name))
         .for_each(|name| add(Kind::Variable, format!("{name}, where it is set, as {name} of a container")));
+}
+
+/// Whether this IPC mode lets a container see the shared memory of the host or of another container.
+fn is_shared(ipc: &str) -> bool {
+    !matches!(ipc, "" | "none" | "private" | "shareable")
 }
 
 fn of_server(d: &Deployment, dir: &Path, add: &mut dyn FnMut(Kind, String)) {
@@ -167,6 +172,12 @@ mod tests {
         assert_eq!(outside(&dir, "missing.jsonl"), None);
         assert!(outside(&dir, "/nonexistent").is_some() && outside(&dir, "../nonexistent").is_some());
         assert_eq!(outside(&dir, "hf://org/name@1"), None);
+    }
+
+    #[test]
+    fn memory_of_others_is_shared_in_these_modes() {
+        assert!(["host", "container:other"].into_iter().all(is_shared));
+        assert!(!["private", "shareable", "none"].into_iter().any(is_shared));
     }
 
     #[test]

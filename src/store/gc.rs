@@ -14,15 +14,13 @@ use super::{Store, StoreError, UNITS, atomic, read_dir_names};
 
 /// What may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GcRequest<'a> {
-    /// Of each experiment, only so many runs stay.
+pub struct GcRequest {
+    /// Of each experiment, only so many runs stay, and the last one that ended well: what a gate compares with.
     pub keep_last: Option<u32>,
     /// Units that none of the runs which stay refers to.
     pub unreferenced: bool,
     /// What runs have set aside.
     pub damaged: bool,
-    /// Runs that stay whatever their age.
-    pub pinned: &'a [String],
 }
 
 /// What went, or would go.
@@ -41,7 +39,7 @@ const GOING: &str = ".tmp-gc-";
 
 impl Store {
     /// Finds what may go; removes it unless it is only asked about (`dry_run`).
-    pub fn collect_garbage(&self, request: &GcRequest<'_>, dry_run: bool) -> Result<Garbage, StoreError> {
+    pub fn collect_garbage(&self, request: &GcRequest, dry_run: bool) -> Result<Garbage, StoreError> {
         let mut out = Garbage::default();
         if !dry_run {
             self.finish_removals()?;
@@ -171,8 +169,8 @@ impl Store {
     }
 }
 
-/// Names of the runs beyond the newest of each experiment.
-fn going(records: &[Option<RunRecord>], request: &GcRequest<'_>) -> HashSet<String> {
+/// Names of the runs beyond the newest of each experiment and its last good one.
+fn going(records: &[Option<RunRecord>], request: &GcRequest) -> HashSet<String> {
     let Some(keep) = request.keep_last else { return HashSet::new() };
     let mut by_experiment: BTreeMap<&str, Vec<&RunRecord>> = BTreeMap::new();
     for record in records.iter().flatten() {
@@ -182,7 +180,8 @@ fn going(records: &[Option<RunRecord>], request: &GcRequest<'_>) -> HashSet<Stri
     for runs in by_experiment.values() {
         let old = runs.len().saturating_sub(keep as usize);
         // Oldest first, as the directories are.
-        out.extend(runs[..old].iter().map(|r| r.run.clone()).filter(|run| !request.pinned.contains(run)));
+        let good = runs.iter().rposition(|r| r.exit_code == Some(0));
+        out.extend((0..old).filter(|i| Some(*i) != good).map(|i| runs[i].run.clone()));
     }
     out
 }

@@ -5,6 +5,16 @@ use crate::store::gc::GcRequest;
 
 /// A run at a second of its own that measured these units and has ended.
 fn run(store: &Store, experiment: &str, second: u32, units: &[UnitRecord]) -> RunRecord {
+    run_that_ended(store, experiment, second, units, None)
+}
+
+fn run_that_ended(
+    store: &Store,
+    experiment: &str,
+    second: u32,
+    units: &[UnitRecord],
+    exit_code: Option<i32>,
+) -> RunRecord {
     let now: Timestamp = format!("2026-11-24T06:15:{second:02}Z").parse().unwrap();
     let (mut dir, mut plan) = store
         .create_run(experiment, now, &[STACK.to_string()], |run, t| RunRecord {
@@ -18,6 +28,7 @@ fn run(store: &Store, experiment: &str, second: u32, units: &[UnitRecord]) -> Ru
         dir.complete_csv(&plan.units[i], r.result(), &plan.run).unwrap();
     }
     plan.finished_at = Some("2026-11-24T06:16:00.000Z".into());
+    plan.exit_code = exit_code;
     dir.finish(&plan).unwrap().seal().unwrap();
     plan
 }
@@ -37,10 +48,6 @@ fn old_runs_and_what_only_they_refer_to_go() {
     assert_eq!(would.files, [store.csv_path(STACK, &first.timestamp)]);
     assert_eq!(store.runs().len(), 3, "it was only asked about");
 
-    let pinned = [first.run.clone()];
-    let kept = GcRequest { pinned: &pinned, ..request };
-    assert_eq!(store.collect_garbage(&kept, true).unwrap().runs, Vec::<String>::new());
-
     let done = store.collect_garbage(&request, false).unwrap();
     assert_eq!((&done.runs, &done.units, done.bytes), (&would.runs, &would.units, would.bytes));
     assert_eq!(store.runs(), [second.run, other.run]);
@@ -48,6 +55,18 @@ fn old_runs_and_what_only_they_refer_to_go() {
     assert_eq!(there, [false, true, true]);
     assert_eq!(store.verify().unwrap().problems, []);
     assert!(names(&store.locks_dir()).iter().all(|n| !n.starts_with("run-")));
+}
+
+#[test]
+fn the_last_good_run_stays_behind_worse_ones() {
+    let (_tmp, store) = store();
+    let unit = [unit_record(1)];
+    let ended = |second, code| run_that_ended(&store, "e", second, &unit, code);
+    let [first, good, ..] = [ended(0, Some(0)), ended(1, Some(0)), ended(2, Some(6)), ended(3, Some(5))];
+    let request = GcRequest { keep_last: Some(1), ..Default::default() };
+    let gone = store.collect_garbage(&request, false).unwrap().runs;
+    assert_eq!(gone.len(), 2);
+    assert!(gone.contains(&first.run) && !gone.contains(&good.run), "{gone:?}");
 }
 
 #[test]
