@@ -156,6 +156,7 @@ warmup = 0
 [run]
 request_timeout = "1s"
 attempts = 2
+sanity = "off"
 "#;
 
 fn sandbox(server: &Server) -> Sandbox {

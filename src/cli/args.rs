@@ -84,7 +84,7 @@ pub enum Command {
     /// List the containers of this host that are ours
     #[command(after_help = "Examples:\n  llmatrix ps\n  llmatrix ps --json")]
     Ps,
-    /// Remove what dead runs left behind: half-written artifacts, containers, scratch directories
+    /// Remove what dead runs left behind: half-written results, containers
     #[command(after_help = "Examples:\n  llmatrix clean --dry-run\n  llmatrix clean")]
     Clean(CleanArgs),
     /// Remove old runs, and results that no run refers to any more

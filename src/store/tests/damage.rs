@@ -178,7 +178,7 @@ fn files_of_an_earlier_run_are_looked_at_and_results_made_again() {
     let whole = fs::read_to_string(&csv).unwrap();
     let files = store.run_files(&plan.run);
 
-    altered(&csv, &whole.replace("1.5", "9.9"));
+    altered(&csv, &whole.replace("12.5", "99.5"));
     altered(&files.summary(), "# summarY");
     fs::remove_file(files.journal()).unwrap();
     assert_eq!(store.verify().unwrap().problems.len(), 3);
