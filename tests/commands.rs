@@ -286,7 +286,10 @@ fn a_report_has_every_format() {
     s.run("report --format html -o page.html").success();
     // A page that is a file may link to others.
     let file = s.read("page.html");
-    assert!(file.starts_with(&html[..html.find("<body>").expect("a body")]) && file.trim_end().ends_with("</html>"), "{file}");
+    assert!(
+        file.starts_with(&html[..html.find("<body>").expect("a body")]) && file.trim_end().ends_with("</html>"),
+        "{file}"
+    );
 
     let picked = s
         .run("report --columns engine,concurrency,p99_ttft_ms --sort=-concurrency --only engine=vllm")

@@ -80,6 +80,11 @@ fn run(args: &RunArgs, global: &Global, output: &Output, summary: &mut Summary) 
         files.iter().for_each(|files| summary.add(files));
         codes.push(code);
         if signals.cancel().is_interrupted() {
+            if !ready.is_empty() {
+                // It may have come after the last sample of a run, which then ended as if nothing had been.
+                output.warning(&format!("interrupted: {} more of the experiments are not begun", ready.len()));
+                codes.push(exec::exit::INTERRUPTED);
+            }
             break;
         }
     }
