@@ -28,7 +28,7 @@ use crate::live::{Display, JsonLines, Plain, Terminal};
 use crate::plan::{Deployment, Plan};
 use crate::report::Report;
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::store::run_dir::RunFiles;
 
 /// Which of several exit codes stands: the first of these that occurred.
@@ -275,11 +275,13 @@ fn without_baseline(name: String) -> exec::Judge {
 
 /// The files of the run, the table, and where everything is.
 fn finish(outcome: &RunOutcome, store: &Store, settings: &Settings, output: &Output) -> Result<Report, Failure> {
+    let cannot = |e: StoreError| Failure::Environment(e.to_string());
     for run in &outcome.recovered {
         // A run that was killed left the summary of its beginning.
+        let Some(mut over) = store.take_again(run).map_err(cannot)? else { continue };
         if let Ok(record) = store.read_run(run) {
-            results::write_run_files(store, &mut results::of_run(store, record.clone()), &store.run_files(run))?;
-            store.seal_run(&record).map_err(|e| Failure::Environment(e.to_string()))?;
+            results::write_run_files(store, &mut results::of_run(store, record), &store.run_files(run))?;
+            over.seal().map_err(cannot)?;
         }
     }
     let mut report = results::of_run(store, outcome.record.clone());

@@ -144,6 +144,14 @@ impl Store {
         Ok(Some((dir, record)))
     }
 
+    /// Takes a run that is over again, so that its summaries can be written anew: a kill meanwhile leaves a lock, by which
+    /// the next start knows that the seal is an old one. `None` while another process has it.
+    pub fn take_again(&self, run: &str) -> Result<Option<RunOver>, StoreError> {
+        let TryLock::Held(lock) = self.try_lock(&self.run_lock_path(run))? else { return Ok(None) };
+        lock.persist()?;
+        Ok(Some(RunOver { store: self.clone(), run: run.to_string(), lock: Some(lock) }))
+    }
+
     /// Names of all runs in the tree, oldest first.
     pub fn runs(&self) -> Vec<String> {
         let mut names = self.run_dirs();

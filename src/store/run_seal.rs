@@ -100,14 +100,21 @@ impl Store {
     fn inspect_run(&self, run: &str) -> Result<Vec<String>, StoreError> {
         let dir = self.run_files(run).dir().to_path_buf();
         self.refuse_links(&dir)?;
-        let seal = match read_json::<RunSeal>(&dir.join(SEAL_FILE))? {
-            Some(Ok(seal)) => seal,
+        match read_json::<RunSeal>(&dir.join(SEAL_FILE))? {
+            Some(Ok(_)) => {}
             None => return self.seal_anew(run, "is missing"),
             Some(Err(reason)) => {
                 aside::set_file_aside(&dir, SEAL_FILE, false)?;
                 return self.seal_anew(run, &format!("cannot be read: {reason}"));
             }
-        };
+        }
+        // A process that writes its summaries anew holds its lock until it has sealed them: what differs is looked at again
+        // when nobody does.
+        let differs = !self.run_problems(run, Look::Glance)?.is_empty();
+        if !differs || self.run_lock_path(run).exists() {
+            return Ok(Vec::new());
+        }
+        let Some(Ok(seal)) = read_json::<RunSeal>(&dir.join(SEAL_FILE))? else { return Ok(Vec::new()) };
         let problems = self.run_problems(run, Look::Glance)?;
         if problems.is_empty() {
             return Ok(Vec::new());

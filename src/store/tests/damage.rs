@@ -201,6 +201,26 @@ fn files_of_an_earlier_run_are_looked_at_and_results_made_again() {
 }
 
 #[test]
+fn a_kill_while_summaries_are_written_anew_is_no_damage() {
+    let (_tmp, store) = store();
+    let plan = finished_run(&store, 0);
+    let files = store.run_files(&plan.run);
+    let over = store.take_again(&plan.run).unwrap().unwrap();
+    assert!(store.take_again(&plan.run).unwrap().is_none(), "one at a time");
+    altered(&files.summary(), "# another");
+    assert_eq!(store.inspect_runs().unwrap(), Vec::<String>::new(), "it is not looked at meanwhile");
+    // Killed: the lock is released and its file stays.
+    let lock = fs::read(store.run_lock_path(&plan.run)).unwrap();
+    drop(over);
+    altered(&files.summary(), "# a third");
+    fs::write(store.run_lock_path(&plan.run), lock).unwrap();
+    assert_eq!(store.recover().unwrap(), []);
+    assert_eq!(store.inspect_runs().unwrap(), Vec::<String>::new());
+    assert_eq!(fs::read_to_string(files.summary()).unwrap(), "# a third");
+    assert!(!store.run_lock_path(&plan.run).exists());
+}
+
+#[test]
 fn a_run_whose_lock_was_removed_is_completed_all_the_same() {
     let (_tmp, store) = store();
     let now: Timestamp = "2026-11-24T06:15:00Z".parse().unwrap();
