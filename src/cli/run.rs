@@ -28,8 +28,8 @@ use crate::live::{Display, JsonLines, Plain, Terminal};
 use crate::plan::{Deployment, Plan};
 use crate::report::Report;
 use crate::settings::Settings;
-use crate::store::{Store, StoreError};
 use crate::store::run_dir::RunFiles;
+use crate::store::{Store, StoreError};
 
 /// Which of several exit codes stands: the first of these that occurred.
 const PRECEDENCE: [i32; 11] = [70, 130, 2, 3, 4, 7, 6, 9, 5, 8, 0];
