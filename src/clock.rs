@@ -8,6 +8,10 @@ use jiff::Timestamp;
 pub trait Clock: Send + Sync {
     /// The wall clock, for stamps and ages; nothing is timed with it.
     fn now(&self) -> Timestamp;
+
+    /// How long the machine has been suspended since it was started. What was going on when that grew has not gone on
+    /// all the time: the monotonic clock stands still meanwhile, and a server elsewhere does not.
+    fn suspended(&self) -> Duration;
 }
 
 /// The machine's clock.
@@ -17,6 +21,20 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn suspended(&self) -> Duration {
+        use rustix::time::{ClockId, clock_gettime};
+        let read = |id| Duration::try_from(clock_gettime(id)).unwrap_or_default();
+        // Read in this order, a pause in between makes it larger for this look only.
+        let awake = read(ClockId::Monotonic);
+        read(ClockId::Boottime).saturating_sub(awake)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn suspended(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -41,5 +59,17 @@ impl Stopwatch {
 
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_awake_machine_is_not_suspended_any_further() {
+        let before = SystemClock.suspended();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(SystemClock.suspended().abs_diff(before) < Duration::from_secs(1));
     }
 }

@@ -145,6 +145,43 @@ fn whole_examples_can_be_planned() {
     assert!(seen >= 2, "only {seen} examples were found");
 }
 
+/// Each test that the table of faults names is there; `…` stands for the rest of a name, or for every test of a file.
+#[test]
+fn every_fault_has_its_test() {
+    let mut names = BTreeSet::new();
+    let mut dirs = vec![root().join("tests"), root().join("src")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("sources can be read").map(|e| e.expect("an entry").path()) {
+            if entry.is_dir() {
+                dirs.push(entry);
+            } else if entry.extension().is_some_and(|e| e == "rs") {
+                names.insert(format!("{}::", entry.file_stem().expect("a name").to_string_lossy()));
+                let source = fs::read_to_string(&entry).expect("a source is text");
+                let tests = source.lines().filter_map(|l| l.trim().rsplit_once("fn ")?.1.split_once("()"));
+                names.extend(tests.map(|(name, _)| name.to_string()));
+            }
+        }
+    }
+    let page = text("docs/reliability.md");
+    let table = page.split("## Faults").nth(1).expect("a section").split("\n## ").next().expect("its end");
+    let cells = table.lines().filter(|l| l.starts_with("| ")).skip(1).filter_map(|l| l.rsplit('|').nth(1));
+    let mut seen = 0;
+    for cell in cells.filter(|c| c.contains('`')) {
+        // The first word of a cell is the test binary, where one is named.
+        for name in cell.split('`').skip(1).step_by(2).filter(|n| n.contains('_') || n.contains("::")) {
+            let last = name.rsplit("::").next().unwrap_or(name);
+            let known = match (last, last.strip_suffix('…')) {
+                ("…", _) => names.contains(name.trim_end_matches('…')),
+                (_, Some(begin)) => names.iter().any(|n| n.starts_with(begin)),
+                (whole, None) => names.contains(whole),
+            };
+            assert!(known, "the table of faults names `{name}`, and there is no such test");
+            seen += 1;
+        }
+    }
+    assert!(seen > 25, "only {seen} tests were found in the table");
+}
+
 /// `docs/cli.md` has a section for each command of `--help`, and names no other.
 #[test]
 fn every_command_has_a_section() {

@@ -238,6 +238,34 @@ fn an_interrupt_ends_in_good_order_and_the_next_run_goes_on() {
     }
 }
 
+/// The signal comes when the first file is done and the second is not begun, or just begun: it ends the whole command.
+#[test]
+fn an_interrupt_between_two_files_is_heard() {
+    let s = Sandbox::new();
+    let short = EXPERIMENT.replace("seed = [1, 2, 3]", "seed = 1").replace("repeats = 2", "repeats = 1");
+    s.write("a.toml", short.replace("\"long\"", "\"first\""));
+    s.write("b.toml", EXPERIMENT.replace("\"long\"", "\"second\""));
+    let mut command = s.command(["run", "a.toml", "b.toml"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    // The first file's last summary: what comes next is the second file.
+    let ended =
+        |s: &Sandbox| s.runs("artifacts").first().is_some_and(|r| s.exists(&format!("artifacts/runs/{r}/junit.xml")));
+    for _ in 0..30_000 {
+        if ended(&s) {
+            break;
+        }
+        assert_eq!(child.try_wait().expect("it can be asked"), None, "it ended early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        committed(&s).values().map(Vec::len).sum::<usize>() < 4 + SAMPLES,
+        "the second file was not run to its end"
+    );
+}
+
 #[test]
 fn two_runs_at_once_share_the_work() {
     let s = Sandbox::new();

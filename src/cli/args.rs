@@ -25,7 +25,7 @@ pub struct Global {
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Directory of results [default: artifacts]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", num_args = 0..=1, default_missing_value = "")]
     pub artifacts: Option<PathBuf>,
     /// Directory of what containers keep between runs [default: .cache]
     #[arg(long, global = true, value_name = "DIR")]
@@ -94,14 +94,21 @@ pub enum Command {
     /// List the containers of this host that are ours
     #[command(after_help = "Examples:\n  llmatrix ps\n  llmatrix ps --json")]
     Ps,
-    /// Remove what dead runs left behind: containers, scratch directories
+    /// Remove what dead runs left behind: half-written results, containers
     #[command(after_help = "Examples:\n  llmatrix clean --dry-run\n  llmatrix clean")]
     Clean(CleanArgs),
+    /// Remove old runs, and results that no run refers to any more
+    #[command(
+        after_help = "Examples:\n  llmatrix gc --keep-last 10 --unreferenced --dry-run\n  llmatrix gc --keep-last 10 --unreferenced\n  llmatrix gc --damaged"
+    )]
+    Gc(GcArgs),
     /// Serve the simulated engine, impersonating a stack
     #[command(after_help = super::sim::options_help())]
     Sim(SimArgs),
     /// Check experiment files and report every problem
-    #[command(after_help = "Examples:\n  llmatrix validate experiments/\n  llmatrix validate --json nightly.toml")]
+    #[command(
+        after_help = "Examples:\n  llmatrix validate experiments/\n  llmatrix validate --json nightly.toml\n  llmatrix validate --artifacts"
+    )]
     Validate(ValidateArgs),
     /// Show what a run would do and why
     #[command(
@@ -133,9 +140,28 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
-    /// Experiment files, or directories of them
-    #[arg(required = true, value_name = "FILE|DIR")]
+    /// Experiment files, or directories of them; without any, or with --artifacts, every file of the results is read
+    #[arg(value_name = "FILE|DIR")]
     pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Of each experiment, keep the newest N runs and the last that ended well; remove the others with their results files
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// Remove units that no run refers to
+    #[arg(long)]
+    pub unreferenced: bool,
+    /// Remove what was found damaged and set aside
+    #[arg(long)]
+    pub damaged: bool,
+    /// Show what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Simulated results in place of real ones
+    #[arg(long)]
+    pub simulated: bool,
 }
 
 #[derive(Debug, Args)]

@@ -14,6 +14,8 @@ use crate::plan::identity::Contents;
 
 /// Files smaller than this are hashed faster than remembered.
 const REMEMBER: u64 = 4 << 20;
+/// Deepest nesting of a directory that is hashed.
+const MAX_DEPTH: u32 = 32;
 
 /// Reads what an experiment refers to, relative to its directory.
 pub struct LocalContents {
@@ -39,6 +41,10 @@ impl LocalContents {
     }
 
     fn file(&self, path: &Path) -> std::io::Result<Digest> {
+        // A pipe or a device would be read for ever.
+        if !fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::other("it is neither a file nor a directory"));
+        }
         let mut file = File::open(path)?;
         let meta = file.metadata()?;
         let stamp = |digest| Known {
@@ -80,17 +86,22 @@ impl LocalContents {
         });
     }
 
-    fn directory(&self, path: &Path) -> std::io::Result<Digest> {
+    fn directory(&self, path: &Path, depth: u32) -> std::io::Result<Digest> {
+        if depth > MAX_DEPTH {
+            let message =
+                format!("directories nest deeper than {MAX_DEPTH} levels: is a link among them that leads back?");
+            return Err(std::io::Error::other(message));
+        }
         let mut entries = BTreeMap::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            entries.insert(entry.file_name().to_string_lossy().into_owned(), self.any(&entry.path())?);
+            entries.insert(entry.file_name().to_string_lossy().into_owned(), self.any(&entry.path(), depth + 1)?);
         }
         Ok(digest_of_directory(entries))
     }
 
-    fn any(&self, path: &Path) -> std::io::Result<Digest> {
-        if fs::metadata(path)?.is_dir() { self.directory(path) } else { self.file(path) }
+    fn any(&self, path: &Path, depth: u32) -> std::io::Result<Digest> {
+        if fs::metadata(path)?.is_dir() { self.directory(path, depth) } else { self.file(path) }
     }
 }
 
@@ -106,6 +117,6 @@ pub fn digest_of_directory(entries: BTreeMap<String, Digest>) -> Digest {
 impl Contents for LocalContents {
     fn digest(&self, path: &str) -> Result<Digest, String> {
         let full = self.dir.join(path);
-        self.any(&full).map_err(|e| format!("{}: {e}", full.display()))
+        self.any(&full, 0).map_err(|e| format!("{}: {e}", full.display()))
     }
 }

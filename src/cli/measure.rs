@@ -113,8 +113,8 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
         false => output.text(&table(&sample, &endpoint)),
     }
     match invalid {
-        Some(reason) => {
-            output.warning(&format!("this measurement does not count: {reason}"));
+        Some(invalid) => {
+            output.warning(&format!("this measurement does not count: {}", invalid.reason));
             Ok(INVALID_SAMPLE)
         }
         None => Ok(0),
@@ -279,7 +279,7 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
         finished_at: rfc3339(SystemClock.now()),
         seconds: took.as_secs_f64(),
         valid: m.invalid.is_none(),
-        invalid_reason: m.invalid,
+        invalid_reason: m.invalid.map(|i| i.reason),
         simulated: false,
         summary: m.summary,
         resources: Default::default(),
@@ -296,6 +296,7 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
             network_path: Some(endpoint.network_path.clone()),
             ..Provenance::default()
         },
+        files: Default::default(),
     }
 }
 

@@ -14,6 +14,7 @@ mod export;
 mod failure;
 mod float;
 mod gate;
+mod gc;
 mod git;
 mod init;
 mod load_flags;
@@ -25,6 +26,7 @@ mod output;
 mod plan;
 mod prepare;
 mod ps;
+mod reach;
 mod references;
 mod report;
 mod results;
@@ -33,6 +35,7 @@ mod schedule;
 mod schema;
 mod selection;
 mod sides;
+mod signals;
 mod sim;
 mod start;
 mod stop;
@@ -88,6 +91,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Stop(args) => stop::command(&args, &global, output),
         Command::Ps => ps::ps(&global, output),
         Command::Clean(args) => clean::command(&args, &global, output),
+        Command::Gc(args) => gc::command(&args, &global, output),
         Command::Sim(args) => sim::command(&args, output),
         Command::Validate(args) => validate::command(&args, &global, output),
         Command::Plan(args) => plan::command(&args, &global, output),

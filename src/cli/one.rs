@@ -8,7 +8,7 @@ use super::load_flags;
 use super::output::Output;
 use super::prepare;
 use super::run::{self, Job};
-use crate::exec::Cancel;
+use super::signals::Signals;
 
 pub fn command(args: &OneArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let dir = Path::new(".");
@@ -31,6 +31,7 @@ pub fn command(args: &OneArgs, global: &Global, output: &Output) -> Result<u8, F
     if let Some(cell) = plan.unsupported.first() {
         return Err(Failure::Usage(format!("{} × {} cannot serve this: {}", args.method, args.engine, cell.reason)));
     }
-    let (code, _) = run::execute(Job::new(plan, dir, dir, layered.settings), Cancel::default(), output)?;
+    let signals = Signals::listen()?;
+    let (code, _) = run::execute(Job::new(plan, dir, dir, layered.settings), signals.cancel(), output)?;
     Ok(u8::try_from(code).unwrap_or(70))
 }

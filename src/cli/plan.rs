@@ -12,6 +12,7 @@ use super::failure::{Failure, NOTHING};
 use super::git::Revision;
 use super::output::{self, Output};
 use super::prepare::{self, Prepared};
+use super::reach::{self, Reach};
 use crate::plan::lock::is_local;
 use crate::plan::status::{Changes, changes};
 use crate::plan::{Cell, Plan, Reason, Search, Status, Unit, Unsupported};
@@ -49,11 +50,12 @@ fn one(prepared: &Prepared, args: &PlanArgs, global: &Global, output: &Output) -
         }
     };
     let compared = base.as_ref().map(|(name, old)| (*name, old.as_ref(), old.as_ref().map(|o| changes(o, &plan))));
+    let reach = reach::of(&plan, &prepared.dir);
     let empty = plan.units.is_empty() && plan.searches.is_empty() && plan.unsupported.is_empty();
     if output.json {
-        output.json(&PlanJson { plan: &plan, base: compared.as_ref() });
+        output.json(&PlanJson { plan: &plan, reach: &reach, base: compared.as_ref() });
     } else if !empty || compared.is_some() {
-        output.text(&human(&plan, compared.as_ref()));
+        output.text(&human(&plan, &reach, compared.as_ref()));
     }
     if empty {
         output.warning("--only selects no cell");
@@ -66,6 +68,7 @@ type Compared<'a> = (&'a str, Option<&'a Plan>, Option<Changes>);
 
 struct PlanJson<'a> {
     plan: &'a Plan,
+    reach: &'a [Reach],
     base: Option<&'a Compared<'a>>,
 }
 
@@ -87,6 +90,7 @@ impl Serialize for PlanJson<'_> {
         }
         map.serialize_entry("summary", &summary)?;
         map.serialize_entry("estimate", &plan.estimate())?;
+        map.serialize_entry("reach", self.reach)?;
         map.serialize_entry("evictions", &evictions(plan))?;
         map.serialize_entry("warnings", &plan.warnings)?;
         if let Some((name, old, differences)) = self.base {
@@ -243,7 +247,7 @@ pub fn by_status(plan: &Plan) -> Vec<(Status, usize)> {
     Status::ALL.into_iter().map(|s| (s, count(s))).filter(|(_, n)| *n > 0).collect()
 }
 
-fn human(plan: &Plan, base: Option<&Compared>) -> String {
+fn human(plan: &Plan, reach: &[Reach], base: Option<&Compared>) -> String {
     let mut out = String::new();
     let simulated = if plan.simulated { " (simulated)" } else { "" };
     let _ = writeln!(
@@ -262,6 +266,7 @@ fn human(plan: &Plan, base: Option<&Compared>) -> String {
     }
     out.push('\n');
     out.push_str(&deployments(plan));
+    out.push_str(&reached(reach));
     out.push_str(&reasons(plan));
     out.push_str(&searches(plan));
     out.push_str(&unsupported(plan));
@@ -308,10 +313,16 @@ fn deployments(plan: &Plan) -> String {
     }
     let mut out = format!("{table}\n");
     more(&mut out, plan.deployments.len(), "deployments");
-    let mounts: Vec<String> = plan.deployments.iter().flat_map(host_mounts).collect();
-    if !mounts.is_empty() {
-        let _ = writeln!(out, "\nhost directories that containers will see:");
-        mounts.iter().take(SHOWN).for_each(|m| _ = writeln!(out, "  {m}"));
+    out
+}
+
+/// What is reached outside, by kind.
+fn reached(reach: &[Reach]) -> String {
+    let mut out = String::new();
+    for same in reach.chunk_by(|a, b| a.kind == b.kind) {
+        let _ = writeln!(out, "\n{}:", same[0].kind.heading());
+        same.iter().take(SHOWN).for_each(|r| _ = writeln!(out, "  {}", r.what));
+        more(&mut out, same.len(), "lines");
     }
     out
 }

@@ -63,15 +63,28 @@ fn is_experiment(path: &Path) -> bool {
 
 /// Reads and validates one experiment file.
 pub fn prepare(path: &Path) -> Result<Prepared, Failure> {
-    let bytes = fs::read(path).map_err(|e| Failure::io("read", path, &e))?;
+    let bytes = read_text(path)?;
     let (dir, lock_path) = places(path);
     let overrides = template_dir(&dir).map_or(Ok(Vec::new()), |d| read_templates(&d))?;
-    let lock = match fs::read(&lock_path) {
-        Ok(bytes) => read_lock(&lock_path, bytes)?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Lock::new(),
-        Err(e) => return Err(Failure::io("read", &lock_path, &e)),
+    let lock = match lock_path.exists() {
+        true => read_lock(&lock_path, read_text(&lock_path)?)?,
+        false => Lock::new(),
     };
     assemble(path, bytes, overrides, lock)
+}
+
+/// Reads a file of a size that a person writes; something that does not end is not waited for.
+fn read_text(path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::io::Read;
+    let limit = read::MAX_FILE as u64;
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|e| Failure::io("read", path, &e))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Failure::io("read", path, &e))?;
+    if bytes.len() as u64 > limit {
+        let message = format!("{} has more than {limit} bytes, which is the limit", path.display());
+        return Err(Failure::Invalid(vec![Diagnostic::new("too_large", message)]));
+    }
+    Ok(bytes)
 }
 
 /// An experiment that is not in a file: what flags describe. `path` is its name in messages; templates and settings are
@@ -156,12 +169,23 @@ fn read_templates(dir: &Path) -> Result<Vec<TemplateText>, Failure> {
     for method in list(dir)?.into_iter().filter(|p| p.is_dir()) {
         for file in list(&method)? {
             if file.to_string_lossy().ends_with(SUFFIX) {
-                let bytes = fs::read(&file).map_err(|e| Failure::io("read", &file, &e))?;
+                within(dir, &file)?;
+                let bytes = read_text(&file)?;
                 out.extend(template_text(dir, &file, bytes)?);
             }
         }
     }
     Ok(out)
+}
+
+/// Templates are files of their own directory: a link that leads out of it would bring in any file of the host.
+fn within(dir: &Path, file: &Path) -> Result<(), Failure> {
+    let real = |path: &Path| path.canonicalize().map_err(|e| Failure::io("read", path, &e));
+    if real(file)?.starts_with(real(dir)?) {
+        return Ok(());
+    }
+    let message = format!("{} is a link that leads out of {}", file.display(), dir.display());
+    Err(Failure::Invalid(vec![Diagnostic::new("template_outside", message).help("put the template itself there")]))
 }
 
 const SUFFIX: &str = ".toml.j2";
@@ -197,7 +221,8 @@ pub fn settings(dir: &Path, global: &Global) -> Result<Layered, Failure> {
         .filter_map(|(k, v)| Some((k.strip_prefix("LLMATRIX_")?.to_lowercase(), v)))
         .filter(|(k, _)| known(k))
         .collect();
-    let flag = |name: &str, path: &Option<PathBuf>| path.as_ref().map(|p| (name.to_string(), p.display().to_string()));
+    let given = |path: &Option<PathBuf>| path.clone().filter(|p| !p.as_os_str().is_empty());
+    let flag = |name: &str, path: &Option<PathBuf>| given(path).map(|p| (name.to_string(), p.display().to_string()));
     let layers = Layers {
         user: home.map(|h| h.join("llmatrix/config.toml")).filter(|p| p.exists()),
         project: beside_or_above(dir, "llmatrix.toml"),

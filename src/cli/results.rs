@@ -111,13 +111,17 @@ pub fn write_run_files(
     write(&files.junit(), &report::junit::with_suites(report, &suites))
 }
 
-/// Replaces a file by one that is whole.
+/// Replaces a file by one that is whole, also after a power failure.
 pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir).and_then(|mut temp| {
         io::Write::write_all(&mut temp, text.as_bytes())?;
         temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        temp.persist(path).map(drop).map_err(|e| e.error)
+        temp.as_file().sync_all()?;
+        fs::rename(temp.path(), path)?;
+        // There is nothing left to remove under its old name.
+        let _ = temp.into_temp_path().keep();
+        fs::File::open(dir)?.sync_all()
     });
     written.map_err(|e| Failure::io("write", path, &e))
 }

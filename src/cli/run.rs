@@ -13,6 +13,7 @@ use super::failure::{Failure, NOTHING};
 use super::git::Revision;
 use super::output::Output;
 use super::prepare::{self, Prepared};
+use super::signals::Signals;
 use super::summary::{self, Summary};
 use super::webhook::Webhook;
 use super::{containers, float, gate, results};
@@ -30,8 +31,8 @@ use crate::live::{Display, JsonLines, Plain, Terminal};
 use crate::plan::{Deployment, Plan};
 use crate::report::Report;
 use crate::settings::Settings;
-use crate::store::Store;
 use crate::store::run_dir::RunFiles;
+use crate::store::{Store, StoreError};
 
 /// Which of several exit codes stands: the first of these that occurred.
 const PRECEDENCE: [i32; 11] = [70, 130, 2, 3, 4, 7, 6, 9, 5, 8, 0];
@@ -73,16 +74,21 @@ fn run(args: &RunArgs, global: &Global, output: &Output, summary: &mut Summary) 
         let lock = lock.map(|lock| lock.to_text());
         ready.push_back(Job { lock, ..Job::new(plan, &p.path, &p.dir, settings) });
     }
-    let cancel = Cancel::default();
+    let signals = Signals::listen()?;
     let downloads = Arc::<Downloads>::default();
     let mut codes = Vec::new();
     while let Some(job) = ready.pop_front() {
         let later = ready.iter().flat_map(|j| j.plan.deployments.iter().cloned()).collect();
         let job = Job { later, downloads: downloads.clone(), ..job };
-        let (code, files) = execute(job, cancel.clone(), output)?;
+        let (code, files) = execute(job, signals.cancel(), output)?;
         files.iter().for_each(|files| summary.add(files));
         codes.push(code);
-        if cancel.is_interrupted() {
+        if signals.cancel().is_interrupted() {
+            if !ready.is_empty() {
+                // It may have come after the last sample of a run, which then ended as if nothing had been.
+                output.warning(&format!("interrupted: {} more of the experiments are not begun", ready.len()));
+                codes.push(exec::exit::INTERRUPTED);
+            }
             break;
         }
     }
@@ -220,7 +226,7 @@ pub fn execute(job: Job, cancel: Cancel, output: &Output) -> Result<(i32, Option
         deployer: Arc::new(Deployers::new(variables).with_containers(Box::new(containers.clone()))),
         loader: Arc::new(LoadClient::new(Some(settings.load_threads).filter(|n| *n > 0))),
         clock: Arc::new(SystemClock),
-        cancel: cancel.clone(),
+        cancel,
         reporter: Box::new(move |entry: &Entry| {
             if let Event::RunStarted { run, .. } = &entry.event {
                 let _ = named.set(run.clone());
@@ -237,11 +243,9 @@ pub fn execute(job: Job, cancel: Cancel, output: &Output) -> Result<(i32, Option
     };
     let runtime = containers::runtime()?;
     let outcome = runtime.block_on(async {
-        let signals = tokio::spawn(forward_signals(cancel));
         let outcome = exec::run(request).await;
         // What a second interrupt left behind goes before the process does.
         containers.settle().await;
-        signals.abort();
         outcome
     });
     with_display(&mut |d| {
@@ -252,34 +256,19 @@ pub fn execute(job: Job, cancel: Cancel, output: &Output) -> Result<(i32, Option
             output.note(&format!("the display was switched off: {e}"));
         }
     });
-    let outcome = outcome.map_err(|e| match e {
+    let mut outcome = outcome.map_err(|e| match e {
         exec::ExecError::Panic(_) => Failure::Internal(e.to_string()),
         e => Failure::Environment(e.to_string()),
     })?;
     let gated = said.take();
     let report = finish(&outcome, gated.as_ref(), &store, &settings, output)?;
+    outcome.over.seal().map_err(|e| Failure::Environment(e.to_string()))?;
     match webhook {
         Some(_) if offline => output.warning("the webhook is not told: this run is offline"),
         Some(webhook) => webhook.send(&outcome, &report, gated.as_ref(), &runtime, output),
         None => {}
     }
     Ok((outcome.exit_code, Some(outcome.files)))
-}
-
-/// Ctrl-C and SIGTERM: the first ends in good order, the second at once.
-async fn forward_signals(cancel: Cancel) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancel.interrupt();
-    }
 }
 
 fn display(live: &LiveUnits, output: &Output) -> Display {
@@ -303,10 +292,13 @@ fn finish(
     settings: &Settings,
     output: &Output,
 ) -> Result<Report, Failure> {
+    let cannot = |e: StoreError| Failure::Environment(e.to_string());
     for run in &outcome.recovered {
         // A run that was killed left the summary of its beginning.
+        let Some(mut over) = store.take_again(run).map_err(cannot)? else { continue };
         if let Ok(record) = store.read_run(run) {
             results::write_run_files(store, &mut results::of_run(store, record), &store.run_files(run), None)?;
+            over.seal().map_err(cannot)?;
         }
     }
     let mut report = results::of_run(store, outcome.record.clone());

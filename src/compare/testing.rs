@@ -58,6 +58,7 @@ pub fn sample(run: &str, number: u32, start: u32, ttft: f64) -> SampleRecord {
             driver: Some("550".into()),
             ..Provenance::default()
         },
+        files: Default::default(),
     }
 }
 
@@ -91,5 +92,5 @@ pub fn two_runs_on_one_sample() -> (Vec<RunRecord>, UnitResult) {
     };
     let runs = vec![run(names[0], &[1]), run(names[1], &[1, 2])];
     let samples = vec![sample(names[0], 1, 1, 100.0), sample(names[1], 2, 2, 104.0)];
-    (runs, UnitResult { schema: SCHEMA, unit_id, deploy_id, samples, attempts: Vec::new() })
+    (runs, UnitResult { schema: SCHEMA, unit_id, deploy_id, samples, attempts: Vec::new(), last_number: 0 })
 }

@@ -32,6 +32,15 @@ impl ExternalDeployer {
             asker.wait_ready(Some(PATIENCE)).await?;
             asker.about().await
         };
+        if let Some(served) = about.other_than(&deployment.model).filter(|_| deployment.served_model.is_none()) {
+            let cause = format!(
+                "identity mismatch: {} serves {served}, and the experiment asks for `{}`. Set `model` to what is served, or \
+                 `served_model` to the name that this model has there",
+                endpoint.shown(),
+                deployment.model
+            );
+            return Err(Failure::deterministic(Stage::Ready, cause));
+        }
         endpoint.model = about.model_of(deployment, &endpoint.model);
         Ok(External { endpoint, version: about.version })
     }
@@ -156,7 +165,7 @@ mod tests {
             ("/health", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
             (
                 "/v1/models",
-                "HTTP/1.1 200 OK\r\ncontent-length: 26\r\nconnection: close\r\n\r\n{\"data\": [{\"id\": \"other\"}]}",
+                "HTTP/1.1 200 OK\r\ncontent-length: 23\r\nconnection: close\r\n\r\n{\"data\": [{\"id\": \"m\"}]}",
             ),
         ])
         .await;
@@ -170,6 +179,26 @@ mod tests {
         for request in serving.await.unwrap() {
             assert!(request.to_ascii_lowercase().contains("authorization: bearer hunter22"), "{request}");
         }
+    }
+
+    const OTHER: &[(&str, &str)] = &[
+        ("/health", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+        ("/v1/models", "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"data\": [{\"id\": \"org/another\"}]}"),
+    ];
+
+    #[tokio::test]
+    async fn a_server_of_another_model_is_an_identity_mismatch() {
+        let (url, _serving) = server(OTHER).await;
+        let mut deployment = deployment(API);
+        deployment.endpoint = Some(url);
+        let failure = deployer().start(&deployment, &|_| {}).await.err().unwrap();
+        assert_eq!(failure.class, FailureClass::Deterministic);
+        assert!(failure.cause.contains("identity mismatch") && failure.cause.contains("`org/another`"), "{failure}");
+        // A name of its own is the experiment's word for it.
+        let (url, _serving) = server(OTHER).await;
+        (deployment.endpoint, deployment.served_model) = (Some(url), Some("an-alias".into()));
+        let engine = deployer().start(&deployment, &|_| {}).await.unwrap();
+        assert_eq!(engine.endpoint().model, "an-alias");
     }
 
     #[tokio::test]

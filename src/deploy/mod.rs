@@ -21,6 +21,9 @@ use secret::{Redactor, Secret};
 pub use external::ExternalDeployer;
 pub use sim::SimDeployer;
 
+/// Longest end of a log that is kept with a failure, bytes.
+const LONGEST_TAIL: usize = 64 << 10;
+
 /// A step on the way to an engine that answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -61,8 +64,15 @@ impl Failure {
         Failure { environment: true, ..Failure::infrastructure(stage, cause) }
     }
 
+    /// With the end of a log, of which the last 64 KiB are kept.
     pub fn with_log(self, tail: impl Into<String>) -> Failure {
-        Failure { log_tail: Some(tail.into()).filter(|t| !t.is_empty()), ..self }
+        let mut tail = tail.into();
+        if tail.len() > LONGEST_TAIL {
+            let from =
+                (tail.len() - LONGEST_TAIL..=tail.len()).find(|i| tail.is_char_boundary(*i)).unwrap_or(tail.len());
+            tail.drain(..from);
+        }
+        Failure { log_tail: Some(tail).filter(|t| !t.is_empty()), ..self }
     }
 }
 

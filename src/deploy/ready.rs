@@ -27,14 +27,31 @@ pub struct Introduction {
 }
 
 impl Introduction {
-    /// The name that requests give the model: as the experiment says, else `guess` where it is served, else the first
-    /// that is.
+    /// The name that requests give the model: as the experiment says, else `guess` where it is served, else one that ends
+    /// as it does, else the first that is.
     pub fn model_of(&self, deployment: &Deployment, guess: &str) -> String {
         if deployment.served_model.is_some() || self.models.iter().any(|m| m == guess) {
             return guess.to_string();
         }
-        self.models.first().cloned().unwrap_or_else(|| guess.to_string())
+        let alike = self.models.iter().find(|m| is_alike(m, guess));
+        alike.or(self.models.first()).cloned().unwrap_or_else(|| guess.to_string())
     }
+
+    /// The models that a server lists, when the one that is asked for is none of them. A server that lists none may serve
+    /// any.
+    pub fn other_than(&self, asked: &str) -> Option<String> {
+        let other = !self.models.is_empty() && !self.models.iter().any(|m| is_alike(m, asked));
+        other.then(|| {
+            let names: Vec<String> = self.models.iter().take(5).map(|m| format!("`{m}`")).collect();
+            names.join(", ")
+        })
+    }
+}
+
+/// Servers name a model by its id, by the path it was loaded from, or by the last part of either.
+fn is_alike(served: &str, asked: &str) -> bool {
+    let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+    last(served) == last(asked)
 }
 
 /// Asks an engine over its control paths.
@@ -112,14 +129,25 @@ impl<'a> Asker<'a> {
 
     async fn json(&self, path: &str) -> Option<serde_json::Value> {
         let response = self.get(path).await.ok().filter(|r| r.status().is_success())?;
-        let bytes = response.bytes().await.ok().filter(|b| b.len() <= MAX_ANSWER)?;
-        serde_json::from_slice(&bytes).ok()
+        serde_json::from_slice(&read_at_most(response, MAX_ANSWER).await?).ok()
     }
 
     async fn get(&self, path: &str) -> Result<reqwest::Response, String> {
         let url = format!("{}{path}", self.endpoint.base_url);
         self.client.get(url).timeout(LOOK).send().await.map_err(|e| self.endpoint.redactor.redact(&chain(&e)))
     }
+}
+
+/// The body of an answer; `None` when it breaks off or does not end within the limit.
+async fn read_at_most(mut response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    while let Some(part) = response.chunk().await.ok()? {
+        if out.len() + part.len() > limit {
+            return None;
+        }
+        out.extend_from_slice(&part);
+    }
+    Some(out)
 }
 
 /// An error with its causes: reqwest's own text leaves out why a connection failed.
@@ -189,6 +217,19 @@ fn version_in(answer: &serde_json::Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_goes_by_its_id_or_the_end_of_it() {
+        let about =
+            |models: &[&str]| Introduction { models: models.iter().map(|m| m.to_string()).collect(), version: None };
+        for served in ["org/Model-8B", "Model-8B", "/models/model-8b/"] {
+            assert_eq!(about(&["x", served]).other_than("org/Model-8B"), None, "{served}");
+        }
+        assert_eq!(about(&[]).other_than("org/Model-8B"), None);
+        assert_eq!(about(&["org/Model-70B", "y"]).other_than("org/Model-8B").unwrap(), "`org/Model-70B`, `y`");
+        let deployment = super::super::tests::deployment("[api]\ndialect = \"openai\"\ndefault = \"chat\"\n");
+        assert_eq!(about(&["x", "Model-8B"]).model_of(&deployment, "org/Model-8B"), "Model-8B");
+    }
 
     #[test]
     fn answers_of_engines_are_understood() {

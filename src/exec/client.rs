@@ -166,13 +166,26 @@ impl LoadClient {
                 None => telemetry::write_empty_csv(out),
             })?;
         }
-        let context = SampleContext {
-            max_error_rate: job.max_error_rate,
-            open_loop: job.workload.is_open_loop(),
-            exact_output: job.workload.ignore_eos,
-        };
+        let context = context(job.workload, job.max_error_rate, server.restarted);
         let invalid = stats::validity(&summary, &context);
         Ok(Measurement { summary, server, invalid, client_error })
+    }
+}
+
+/// What a sample of this workload was supposed to be.
+fn context(workload: &Workload, max_error_rate: f64, restarted: bool) -> SampleContext {
+    let tokens = &workload.tokens;
+    // Texts of others may repeat themselves, and each turn of a conversation repeats those before it.
+    let own = workload.dataset.is_none() && tokens.turns <= 1;
+    let common = |input| f64::from(tokens.shared_prefix) / f64::from(input);
+    SampleContext {
+        max_error_rate,
+        open_loop: workload.is_open_loop(),
+        exact_output: workload.ignore_eos,
+        common_input: tokens.input.filter(|n| own && *n > 0).map(common),
+        duration: workload.duration.filter(|_| workload.requests.is_none() && workload.profile.is_none()),
+        concurrency: workload.concurrency.filter(|_| !workload.is_open_loop()),
+        restarted,
     }
 }
 

@@ -118,17 +118,12 @@ impl Dispatcher {
         counts
     }
 
-    /// Tries once more to write the rows that are missing.
+    /// Tries once more to write the rows that are missing. Where that fails the run is not over: the next start completes it.
     pub fn complete_rows(&mut self) -> Result<(), StoreError> {
         for unit_id in std::mem::take(&mut self.rows_missing) {
             let unit = &self.record.units[self.index[&unit_id]];
-            let written = match self.store.read_unit(&unit.directory, &unit_id)? {
-                Stored::Present { result, .. } => self.dir.complete_csv(unit, &result, &self.record.run),
-                Stored::Absent | Stored::Damaged(_) => Ok(()),
-            };
-            if let Err(e) = written {
-                let message = format!("rows are missing in the results file, not in the unit's artifacts: {e}");
-                self.take(Event::Notice { message })?;
+            if let Stored::Present { result, .. } = self.store.read_unit(&unit.directory, &unit_id)? {
+                self.dir.complete_csv(unit, &result, &self.record.run)?;
             }
         }
         Ok(())

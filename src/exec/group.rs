@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::ahead::Busy;
 use super::cancel::{Cancel, Halt};
 use super::loader::Loader;
+use super::throttle::Throttle;
 use super::work::{GroupWork, UnitWork};
 use crate::clock::Clock;
 use crate::deploy::{Deployer, Engine, Failure};
@@ -72,6 +73,8 @@ pub(super) struct Group<'a> {
     pub(super) failure: Option<String>,
     /// Units that a search has brought into the run.
     pub(super) joined: BTreeSet<UnitId>,
+    /// How often the progress of starts is told.
+    pub(super) progress: Throttle,
 }
 
 /// A unit that this group holds.
@@ -115,6 +118,7 @@ impl<'a> Group<'a> {
             sanity: None,
             failure: None,
             joined: BTreeSet::new(),
+            progress: Throttle::default(),
         };
         for mut unit in units {
             match context.store.reserve(&group.work.deployment.directory, &unit.record) {

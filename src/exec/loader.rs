@@ -11,7 +11,7 @@ use super::tokenizers::TokenizerPath;
 use crate::deploy::Endpoint;
 use crate::digest::UnitId;
 use crate::spec::policy::Slo;
-use crate::stats::{Progress, Sanity, ServerMeans, Summary};
+use crate::stats::{Invalid, Progress, Sanity, ServerMeans, Summary};
 use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
@@ -46,7 +46,7 @@ pub struct Measurement {
     /// The server's own means over the measured part, where it tells them.
     pub server: ServerMeans,
     /// Why it does not count.
-    pub invalid: Option<String>,
+    pub invalid: Option<Invalid>,
     /// What the client's own figures are off by on this host, where that was found out.
     pub client_error: Option<ClientError>,
 }

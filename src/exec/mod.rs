@@ -15,6 +15,7 @@ pub mod search;
 mod start;
 #[cfg(test)]
 mod tests;
+mod throttle;
 pub mod tokenizers;
 pub mod work;
 

@@ -29,7 +29,7 @@ use crate::plan::{Deployment, Plan, Search, Status, Unit};
 use crate::spec::policy::{Evict, RunPolicy};
 use crate::store::record::{GpuRecord, Provenance, RunRecord, RunUnit, RunUnsupported, SCHEMA, UnitFacts};
 use crate::store::run_dir::RunFiles;
-use crate::store::{Store, StoreError, Stored};
+use crate::store::{RunOver, Store, StoreError, Stored};
 
 /// Hears every event, in order.
 pub type Reporter = Box<dyn FnMut(&Entry) + Send>;
@@ -66,7 +66,7 @@ pub struct RunRequest {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunOutcome {
     pub counts: Counts,
     pub exit_code: i32,
@@ -76,6 +76,8 @@ pub struct RunOutcome {
     pub files: RunFiles,
     /// Results files with rows.
     pub csv: Vec<PathBuf>,
+    /// To be sealed when everything of the run is written.
+    pub over: RunOver,
     /// Earlier runs that had been killed and were completed.
     pub recovered: Vec<String>,
 }
@@ -99,6 +101,7 @@ pub enum ExecError {
 pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     host::raise_open_files();
     let recovered = request.store.recover().map_err(ExecError::Start)?;
+    let changed = request.store.inspect_runs().map_err(ExecError::Start)?;
     let completed = recovered.iter().filter(|r| r.problem.is_none()).map(|r| r.run.clone()).collect();
     let prepared = Prepared::new(&request);
     let (dir, record) = request
@@ -125,7 +128,7 @@ pub async fn run(request: RunRequest) -> Result<RunOutcome, ExecError> {
     let candidates = prepared.candidates(&request.plan);
     let mut dispatcher =
         Dispatcher::new(store.clone(), clock, reporter, dir, record, candidates).map_err(ExecError::Journal)?;
-    begin(&mut dispatcher, &prepared, &request.plan, recovered).map_err(ExecError::Journal)?;
+    begin(&mut dispatcher, &prepared, &request.plan, recovered, changed).map_err(ExecError::Journal)?;
     let mut control = prepared.control(&request.plan, &dispatcher.record.run);
     let groups = prepared.into_groups(&request.plan, &dispatcher.record);
     let probes =
@@ -394,6 +397,7 @@ fn begin(
     prepared: &Prepared,
     plan: &Plan,
     recovered: Vec<crate::store::recover::Recovered>,
+    changed: Vec<String>,
 ) -> Result<(), StoreError> {
     dispatcher.take(Event::RunStarted {
         run: dispatcher.record.run.clone(),
@@ -410,6 +414,9 @@ fn begin(
             Some(problem) => format!("run {} was killed and cannot be completed: {problem}", dead.run),
         };
         dispatcher.take(Event::Notice { message })?;
+    }
+    for sentence in changed {
+        dispatcher.take(Event::Notice { message: format!("of an earlier run, {sentence}") })?;
     }
     for (unit, part) in plan.units.iter().zip(&prepared.parts) {
         let outcome = match part {
@@ -564,7 +571,7 @@ fn end(
     worked: &[UnitWork],
     judge: Option<Judge>,
 ) -> Result<RunOutcome, ExecError> {
-    dispatcher.complete_rows().map_err(ExecError::Journal)?;
+    dispatcher.complete_rows().map_err(ExecError::End)?;
     fill_in(&mut dispatcher, context, worked).map_err(ExecError::Journal)?;
     let mut counts = dispatcher.state.counts();
     counts.unsupported += dispatcher.record.unsupported.len() as u64;
@@ -585,9 +592,9 @@ fn end(
     dispatcher.take(Event::RunFinished { counts, exit_code }).map_err(ExecError::Journal)?;
     let Dispatcher { dir, record, .. } = dispatcher;
     let csv = dir.csv_paths();
-    let files = dir.finish(&record).map_err(ExecError::End)?;
+    let over = dir.finish(&record).map_err(ExecError::End)?;
     let csv = csv.into_iter().filter(|path| path.exists()).collect();
-    Ok(RunOutcome { counts, exit_code, verdict, record, files, csv, recovered: Vec::new() })
+    Ok(RunOutcome { counts, exit_code, verdict, record, files: over.files(), csv, over, recovered: Vec::new() })
 }
 
 /// The samples that each unit stands on, and how it ended.

@@ -12,6 +12,7 @@ use crate::clock::{Stopwatch, rfc3339};
 use crate::deploy::{Engine, Failure};
 use crate::event::live::LiveUnit;
 use crate::event::{Event, FailureClass, Outcome, Stage};
+use crate::stats::Invalid;
 use crate::store::record::{AttemptRecord, Provenance, Resources, SampleRecord};
 use crate::store::{SampleDraft, StoreError};
 use crate::units::format_duration;
@@ -21,13 +22,15 @@ const LOG_LINES: usize = 2000;
 const FAILURE_LINES: usize = 50;
 /// How long a cancelled measurement may take to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
+/// A machine that was suspended for less has only been looked at twice.
+const ASLEEP: Duration = Duration::from_millis(500);
 /// How long after a sample with errors an engine's death may become known.
 const DEATH_NOTICE: Duration = Duration::from_secs(2);
 
 /// How one try ended.
 enum Attempt {
     /// Committed; valid, or not for this reason.
-    Done(Option<String>),
+    Done(Option<Invalid>),
     Interrupted,
     Failed {
         failure: Failure,
@@ -42,6 +45,8 @@ struct Try {
     round: u32,
     started_at: String,
     watch: tokio::time::Instant,
+    /// How long the machine had been suspended until then.
+    suspended: Duration,
     downloads: Since,
 }
 
@@ -59,7 +64,13 @@ impl Group<'_> {
             let running = engine.as_deref().expect("it has just been started");
             match self.attempt(index, attempt, round, running).await {
                 Attempt::Interrupted => return Flow::Stop,
-                Attempt::Done(invalid) => return self.after_sample(index, invalid).await,
+                // The host was in the way: the sample is kept as invalid, and another one is taken.
+                Attempt::Done(Some(Invalid { passing: true, .. })) if attempt < attempts => {
+                    if self.back_off(attempt).await == Flow::Stop {
+                        return Flow::Stop;
+                    }
+                }
+                Attempt::Done(invalid) => return self.after_sample(index, invalid.map(|i| i.reason)).await,
                 Attempt::Failed { failure, engine_died } => {
                     let retry = failure.class == FailureClass::Infrastructure && attempt < attempts;
                     self.tell_failed(index, attempt, &failure, retry);
@@ -111,6 +122,7 @@ impl Group<'_> {
             round,
             started_at: rfc3339(self.context.clock.now()),
             watch: tokio::time::Instant::now(),
+            suspended: self.context.clock.suspended(),
             downloads: self.context.downloads.now(),
         };
         let drafted = reservation.draft();
@@ -244,14 +256,22 @@ impl Group<'_> {
         draft: SampleDraft,
         measurement: Measurement,
         engine: &dyn Engine,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<Invalid>, StoreError> {
         let log = engine.log_tail(LOG_LINES);
         if !log.is_empty() {
             let path = draft.path().join("engine.log");
             std::fs::write(&path, log).map_err(StoreError::io("write", &path))?;
         }
         let redactor = &engine.endpoint().redactor;
-        let invalid = measurement.invalid.map(|reason| redactor.redact(&reason));
+        let asleep = self.context.clock.suspended().saturating_sub(this.suspended);
+        let invalid = match asleep > ASLEEP {
+            true => Some(Invalid::passing(format!(
+                "the machine was suspended for {} during the sample",
+                format_duration(Duration::from_secs(asleep.as_secs().max(1)))
+            ))),
+            false => measurement.invalid.map(|i| Invalid { reason: redactor.redact(&i.reason), ..i }),
+        };
+        let invalid_reason = invalid.as_ref().map(|i| i.reason.clone());
         let mut summary = measurement.summary;
         for (message, _) in &mut summary.errors {
             *message = redactor.redact(message);
@@ -261,7 +281,7 @@ impl Group<'_> {
             unit_id: self.units[index].work.record.unit_id,
             sample: this.sample,
             valid: invalid.is_none(),
-            reason: invalid.clone(),
+            reason: invalid_reason.clone(),
             seconds,
             ttft_ms: summary.ttft.mean,
             tpot_ms: summary.tpot.mean,
@@ -277,7 +297,7 @@ impl Group<'_> {
             finished_at: rfc3339(self.context.clock.now()),
             seconds,
             valid: invalid.is_none(),
-            invalid_reason: invalid.clone(),
+            invalid_reason,
             simulated: self.work.simulated,
             cost_usd: self.work.usd_per_hour.map(|usd| usd * summary.duration_s / 3600.0),
             summary,
@@ -288,6 +308,7 @@ impl Group<'_> {
             client_error_ttft_ms: measurement.client_error.map(|e| e.ttft_ms),
             client_error_itl_ms: measurement.client_error.map(|e| e.itl_ms),
             provenance: self.provenance(engine),
+            files: Default::default(),
         };
         let reservation = self.units[index].reservation.as_mut().expect("only held units are measured");
         reservation.commit(draft, record)?;

@@ -181,6 +181,9 @@ impl Group<'_> {
     }
 
     fn tell_progress(&self, progress: Progress) {
+        if !self.progress.lets_through() {
+            return;
+        }
         let Progress { stage, message, fraction } = progress;
         let deploy_id = self.work.deployment.id;
         self.tell(Event::DeploymentProgress { deploy_id, stage, message, fraction });

@@ -3,7 +3,7 @@
 use crate::stats::Gaps;
 use crate::wire::Dialect;
 use crate::wire::events::{Delta, Interpreter, Usage};
-use crate::wire::sse::{SseError, SseParser};
+use crate::wire::sse::{MAX_EVENT, SseError, SseParser};
 
 /// Reads one stream at a time and keeps its marks.
 pub struct Marks {
@@ -85,6 +85,9 @@ impl Marks {
     pub fn feed(&mut self, now: u64, bytes: &[u8]) -> Result<(), SseError> {
         let Marks { parser, interpreter, seen, kept } = self;
         if let Some(kept) = kept {
+            if kept.len() + bytes.len() > MAX_EVENT {
+                return Err(SseError::TooLarge);
+            }
             kept.extend_from_slice(bytes);
         }
         let mut rest = bytes;

@@ -151,6 +151,9 @@ fn exchange(
     Ok(pace.record.expect("the pace is finished when there is a record"))
 }
 
+/// Largest list of models that is read.
+const MAX_LIST: usize = 4 << 20;
+
 /// The name of the first model that the server lists.
 pub async fn discover_model(target: &Target, timeout: Duration) -> Result<String, LoadError> {
     let models = served_models(target, timeout).await?;
@@ -165,12 +168,19 @@ pub async fn served_models(target: &Target, timeout: Duration) -> Result<Vec<Str
     let url = models_url(target);
     let failed = |message: String| LoadError::Models { url: target.base_url.clone(), message };
     let client = control_client(target, timeout).await?;
-    let answer = client.get(&url).send().await.map_err(|e| failed(with_causes(&e)))?;
+    let mut answer = client.get(&url).send().await.map_err(|e| failed(with_causes(&e)))?;
     let status = answer.status();
     if !status.is_success() {
         return Err(failed(format!("{url} answers HTTP {}; name the model instead", status.as_u16())));
     }
-    let list: serde_json::Value = answer.json().await.map_err(|e| failed(with_causes(&e)))?;
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(|e| failed(with_causes(&e)))? {
+        body.extend_from_slice(&part);
+        if body.len() > MAX_LIST {
+            return Err(failed(format!("{url} answers more than {MAX_LIST} bytes; name the model instead")));
+        }
+    }
+    let list: serde_json::Value = serde_json::from_slice(&body).map_err(|e| failed(e.to_string()))?;
     let data = list.get("data").and_then(serde_json::Value::as_array);
     Ok(data.into_iter().flatten().filter_map(|m| Some(m.get("id")?.as_str()?.to_string())).collect())
 }

@@ -385,7 +385,12 @@ impl Slot {
                 reader.eof()?;
             } else {
                 let before = marks.seen.token_events;
-                reader.feed(&desk.buffer[..n], |head, part| keep(head, part, now, marks, body))?;
+                let mut broken = false;
+                reader.feed(&desk.buffer[..n], |head, part| broken |= !keep(head, part, now, marks, body))?;
+                // Nothing that comes after it can be read.
+                if broken {
+                    return Err(Failure::Http(HttpError::Closed));
+                }
                 desk.untold += u64::from(marks.seen.token_events - before);
             }
             *end_ns = now;
@@ -446,15 +451,16 @@ impl Slot {
     }
 }
 
-fn keep(head: &Head, part: &[u8], now: u64, marks: &mut Marks, body: &mut Vec<u8>) {
-    if head.is_stream() {
-        if let Err(e) = marks.feed(now, part) {
-            marks.seen.error.get_or_insert_with(|| e.to_string());
-        }
-    } else {
+/// `false` when the stream cannot be read on.
+fn keep(head: &Head, part: &[u8], now: u64, marks: &mut Marks, body: &mut Vec<u8>) -> bool {
+    if !head.is_stream() {
         let room = MAX_BODY.saturating_sub(body.len());
         body.extend_from_slice(&part[..part.len().min(room)]);
+        return true;
     }
+    let Err(e) = marks.feed(now, part) else { return true };
+    marks.seen.error.get_or_insert_with(|| e.to_string());
+    false
 }
 
 /// The clock of a phase in which nothing is measured.

@@ -49,12 +49,10 @@ pub struct PlanRequest<'a> {
 /// Builds the plan; all statuses are `new` until it is compared with artifacts.
 pub fn build(request: &PlanRequest) -> Result<Plan, Vec<Diagnostic>> {
     let spec = request.spec;
-    let paths = Paths::collect(spec, request.set, request.only.iter());
-    if paths.len() > MAX_PATHS {
-        let message =
-            format!("the experiment uses {} different parameter paths; the limit is {MAX_PATHS}", paths.len());
-        return Err(vec![Diagnostic::new("too_many_paths", message).at(&spec.source, 0..0)]);
-    }
+    let paths = Paths::collect(spec, request.set, request.only.iter(), MAX_PATHS).map_err(|n| {
+        let message = format!("the experiment uses {n} different parameter paths; the limit is {MAX_PATHS}");
+        vec![Diagnostic::new("too_many_paths", message).at(&spec.source, 0..0)]
+    })?;
     let cells = expand::expand(spec, request.words, &paths, request.set).map_err(tidied)?;
     let mut builder = Builder::new(request);
     for cell in cells {

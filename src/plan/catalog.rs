@@ -20,7 +20,7 @@ pub struct UnitState {
     pub last_failure: Option<LastFailure>,
     /// Mean length of a sample, warm-up included.
     pub mean_sample_seconds: Option<f64>,
-    /// Why what was there does not count: a file that cannot be read, or whose id is not its document's.
+    /// What was found damaged, and does not count. The samples above are whole.
     pub damaged: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! Expansion: defaults → product of axes and `vary` → overrides → expressions → exclude → `--set`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,7 +52,8 @@ pub fn expand(
     set: &[Assignment],
 ) -> Result<Vec<Expanded>, Vec<Diagnostic>> {
     too_many(spec)?;
-    let scope = Scope { paths, words, open: RefCell::new(Vec::new()) };
+    too_large(spec, paths)?;
+    let scope = Scope { paths, words, open: RefCell::new(Vec::new()), steps: Cell::new(0) };
     let mut e = Expander {
         spec,
         scope,
@@ -86,6 +87,56 @@ fn too_many(spec: &Spec) -> Result<(), Vec<Diagnostic>> {
         sizes.join(" × ")
     );
     Err(vec![Diagnostic::new("too_many_cells", message).at(&spec.source, span).help(help)])
+}
+
+/// Most values in all cells together, most rules of a kind, most axes of a block with those of its points.
+const MAX_VALUES: u64 = 100_000_000;
+const MAX_RULES: usize = 1000;
+const MAX_BLOCKS: usize = 1000;
+const MAX_AXES: usize = 256;
+
+/// What would take more memory or time than any real experiment.
+fn too_large(spec: &Spec, paths: &Paths) -> Result<(), Vec<Diagnostic>> {
+    let fail = |span: &Range<usize>, message: String| {
+        Err(vec![Diagnostic::new("too_large", message).at(&spec.source, span.clone())])
+    };
+    if let Some(block) = spec.blocks.get(MAX_BLOCKS) {
+        return fail(
+            &block.span,
+            format!("the experiment has {} blocks; the limit is {MAX_BLOCKS}", spec.blocks.len()),
+        );
+    }
+    if spec.overrides.len() > MAX_RULES {
+        return fail(
+            &(0..0),
+            format!("the experiment has {} overrides; the limit is {MAX_RULES}", spec.overrides.len()),
+        );
+    }
+    for block in &spec.blocks {
+        if block.exclude.len() > MAX_RULES {
+            let n = block.exclude.len();
+            return fail(&block.span, format!("the block has {n} rules that exclude; the limit is {MAX_RULES}"));
+        }
+        let axes = axes_in_a_row(&block.product);
+        if axes > MAX_AXES {
+            return fail(&block.span, format!("the block has {axes} axes; the limit is {MAX_AXES}"));
+        }
+    }
+    let cells = spec.blocks.iter().fold(0u64, |n, b| n.saturating_add(b.product.count()));
+    let mentioned = (paths.len() as u64).saturating_sub(crate::spec::params::PARAMS.len() as u64).max(1);
+    if cells.saturating_mul(mentioned) > MAX_VALUES {
+        let message = format!(
+            "the experiment expands to {cells} cells with {mentioned} parameters of their own; the limit is {MAX_VALUES} values"
+        );
+        return fail(&(0..0), message);
+    }
+    Ok(())
+}
+
+/// Axes that are chosen from one after the other.
+fn axes_in_a_row(product: &Product) -> usize {
+    let below = |axis: &Axis| axis.points.iter().map(|p| axes_in_a_row(&p.product)).max().unwrap_or(0);
+    product.axes.iter().map(|axis| 1 + below(axis)).sum()
 }
 
 fn axis_len(axis: &Axis) -> u64 {
@@ -238,6 +289,7 @@ impl<'a> Expander<'a> {
 
     /// Overrides, expressions, exclude. `None` is an excluded cell.
     fn settle(&mut self, block: &Block, work: &mut Work, uses: &mut [Usage]) -> Result<Option<Vec<u16>>, EvalError> {
+        self.scope.steps.set(0);
         let mut policies = Vec::new();
         for (i, rule) in self.spec.overrides.iter().enumerate() {
             if !self.overrides[i].test(work, &self.scope, rule.when.as_ref())? {
@@ -350,6 +402,6 @@ pub fn matches(
         work.set(paths, paths.id(path), Term::Fixed(value.clone()));
     }
     work.labels = labels.clone();
-    let scope = Scope { paths, words, open: RefCell::new(Vec::<PathId>::new()) };
+    let scope = Scope { paths, words, open: RefCell::new(Vec::<PathId>::new()), steps: Cell::new(0) };
     work.matches(&scope, predicate, |_, _| {}).unwrap_or(false)
 }

@@ -22,8 +22,13 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Collects the paths of a spec and of flags.
-    pub fn collect<'a>(spec: &Spec, set: &[Assignment], only: impl Iterator<Item = &'a Predicate>) -> Paths {
+    /// Collects the paths of a spec and of flags; the error is how many there are when that is more than `limit`.
+    pub fn collect<'a>(
+        spec: &Spec,
+        set: &[Assignment],
+        only: impl Iterator<Item = &'a Predicate>,
+        limit: usize,
+    ) -> Result<Paths, usize> {
         let mut names: BTreeSet<Arc<str>> = params::PARAMS.iter().map(|p| Arc::from(p.name)).collect();
         assignments(&spec.defaults, &mut names);
         assignments(set, &mut names);
@@ -37,6 +42,9 @@ impl Paths {
             rule.when.iter().for_each(|p| predicate(p, &mut names));
         }
         only.for_each(|p| predicate(p, &mut names));
+        if names.len() > limit {
+            return Err(names.len());
+        }
         let names: Vec<Arc<str>> = names.into_iter().collect();
         let index = names.iter().enumerate().map(|(i, n)| (n.clone(), PathId(i as u16))).collect();
         let replaces = names
@@ -46,7 +54,7 @@ impl Paths {
                 others.map(|(i, _)| PathId(i as u16)).collect()
             })
             .collect();
-        Paths { names, index, replaces }
+        Ok(Paths { names, index, replaces })
     }
 
     pub fn len(&self) -> usize {

@@ -147,8 +147,9 @@ impl Plan {
 
 fn status(state: Option<&UnitState>, policy: &RunPolicy, now: Timestamp) -> (Status, Option<String>) {
     let Some(state) = state else { return (Status::New, None) };
-    if let Some(damage) = &state.damaged {
-        return (Status::New, Some(format!("what was there does not count: {damage}")));
+    let damage = state.damaged.as_ref().map(|damage| format!("what was there does not count: {damage}"));
+    if damage.is_some() && state.valid_samples.is_empty() {
+        return (Status::New, damage);
     }
     let young = |t: &Timestamp| {
         policy.max_age.is_none_or(|max| Duration::try_from(now.duration_since(*t)).map_or(true, |age| age <= max))
@@ -156,7 +157,10 @@ fn status(state: Option<&UnitState>, policy: &RunPolicy, now: Timestamp) -> (Sta
     let fresh = state.valid_samples.iter().filter(|(_, t)| young(t)).count() as u32;
     let all = state.valid_samples.len() as u32;
     if fresh >= policy.repeats {
-        return (Status::Cached, None);
+        return (Status::Cached, damage);
+    }
+    if damage.is_some() {
+        return (Status::Partial, damage);
     }
     if let Some(failure) = &state.last_failure {
         if failure.class == FailureClass::Invalid {

@@ -1,6 +1,6 @@
 //! A cell under construction: values by path, expressions not yet evaluated.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,7 +36,14 @@ pub struct Scope<'a> {
     pub words: &'a Vocabulary,
     /// Paths whose expressions are being evaluated: meeting one again is a cycle.
     pub open: RefCell<Vec<PathId>>,
+    /// Expressions evaluated for the cell so far.
+    pub steps: Cell<u32>,
 }
+
+/// Most expressions that one may lead to, one reading another.
+const MAX_CHAIN: usize = 64;
+/// Most evaluations for one cell: expressions that read each other many times over would multiply.
+const MAX_STEPS: u32 = 20_000;
 
 impl Work {
     pub fn new(paths: &Paths) -> Work {
@@ -114,6 +121,14 @@ impl Work {
             chain.push(format!("`{name}`"));
             let message = format!("the expression of `{name}` reads itself: {}", chain.join(" → "));
             return Err(fail("cyclic_expression", message, Some("give one of them a value".into())));
+        }
+        scope.steps.set(scope.steps.get() + 1);
+        if scope.open.borrow().len() >= MAX_CHAIN || scope.steps.get() > MAX_STEPS {
+            let message = format!(
+                "the expression of `{name}` leads to too many others: at most {MAX_CHAIN} may read one another in a row, and \
+                 {MAX_STEPS} evaluations make a cell"
+            );
+            return Err(fail("too_complex", message, Some("write values where they are known".into())));
         }
         scope.open.borrow_mut().push(id);
         let value = self.eval(scope, expr);

@@ -145,6 +145,7 @@ pub fn sample(number: u32, ttft: f64, throughput: f64, invalid: Option<&str>) ->
         client_error_ttft_ms: Some(0.05),
         client_error_itl_ms: Some(0.02),
         provenance: provenance(),
+        files: Default::default(),
     }
 }
 

@@ -8,10 +8,14 @@ use std::sync::{Arc, LazyLock};
 use minijinja::value::ValueKind;
 use minijinja::{Environment, UndefinedBehavior};
 
+use crate::template::limits;
 use crate::value::{Table, Value};
 
 /// Steps one evaluation may take.
 const FUEL: u64 = 100_000;
+/// Longest text, bytes, and most values that one may come to.
+const MAX_TEXT: usize = 16 << 10;
+const MAX_VALUES: usize = 10_000;
 
 static ENV: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut env = Environment::new();
@@ -83,12 +87,13 @@ impl Tree {
             Tree::Fixed(v) => Ok(v.clone()),
             Tree::Whole(e) => {
                 let value = e.eval(context.clone()).map_err(|e| ExprError(message(&e)))?;
-                from_jinja(&value)
+                from_jinja(&value, &mut 0)
             }
             Tree::Text(parts) => {
                 let mut out = String::new();
                 for part in parts {
                     out.push_str(&part.eval(context)?.to_string());
+                    short(&out)?;
                 }
                 Ok(out.into())
             }
@@ -135,6 +140,7 @@ fn compile_text(text: &str, reads: &mut BTreeSet<String>) -> Result<Tree, ExprEr
         if source.is_empty() {
             return Err(ExprError("the expression is empty".into()));
         }
+        limits::check(&text[text.len() - rest.len() + start..]).map_err(|(_, message)| ExprError(message))?;
         let expression = ENV.compile_expression_owned(source.to_string()).map_err(|e| ExprError(message(&e)))?;
         let globals: BTreeSet<&str> = ENV.globals().map(|(name, _)| name).collect();
         reads.extend(expression.undeclared_variables(true).into_iter().filter(|n| !globals.contains(n.as_str())));
@@ -153,7 +159,19 @@ fn compile_text(text: &str, reads: &mut BTreeSet<String>) -> Result<Tree, ExprEr
     Ok(Tree::Text(parts))
 }
 
-fn from_jinja(value: &minijinja::Value) -> Result<Value, ExprError> {
+fn short(text: &str) -> Result<(), ExprError> {
+    match text.len() {
+        n if n > MAX_TEXT => Err(ExprError(format!("its text has {n} bytes; the limit is {MAX_TEXT}"))),
+        _ => Ok(()),
+    }
+}
+
+/// `count` is the number of values so far.
+fn from_jinja(value: &minijinja::Value, count: &mut usize) -> Result<Value, ExprError> {
+    *count += 1;
+    if *count > MAX_VALUES {
+        return Err(ExprError(format!("it comes to more than {MAX_VALUES} values")));
+    }
     let number = |f: f64| Value::number(f).ok_or_else(|| ExprError("its value is not a finite number".into()));
     match value.kind() {
         ValueKind::Bool => Ok(Value::Bool(value.is_true())),
@@ -161,16 +179,19 @@ fn from_jinja(value: &minijinja::Value) -> Result<Value, ExprError> {
             Some(i) => Ok(Value::Int(i)),
             None => number(f64::try_from(value.clone()).map_err(|e| ExprError(message(&e)))?),
         },
-        ValueKind::String => Ok(Value::str(value.as_str().unwrap_or_default())),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            short(text).map(|()| Value::str(text))
+        }
         ValueKind::Seq | ValueKind::Iterable => {
             let items = value.try_iter().map_err(|e| ExprError(message(&e)))?;
-            Ok(Value::list(items.map(|v| from_jinja(&v)).collect::<Result<_, _>>()?))
+            Ok(Value::list(items.map(|v| from_jinja(&v, count)).collect::<Result<_, _>>()?))
         }
         ValueKind::Map => {
             let mut table = Table::new();
             for key in value.try_iter().map_err(|e| ExprError(message(&e)))? {
                 let item = value.get_item(&key).map_err(|e| ExprError(message(&e)))?;
-                table.insert(key.to_string().into(), from_jinja(&item)?);
+                table.insert(key.to_string().into(), from_jinja(&item, count)?);
             }
             Ok(Value::map(table))
         }
@@ -217,6 +238,23 @@ mod tests {
         assert!(eval("{{ nothing + 1 }}", "{}").unwrap_err().contains("undefined"));
         assert!(eval("{{ nothing }}", "{}").unwrap_err().contains("not set"));
         assert!(eval("{{ none }}", "{}").unwrap_err().contains("none"));
+    }
+
+    #[test]
+    fn what_it_may_come_to_is_limited() {
+        let text = |n: usize| format!("{{{{ 'a' * {n} }}}}");
+        assert!(eval(&text(1000), "{}").is_ok());
+        assert!(eval(&text(20_000), "{}").unwrap_err().contains("the limit is 16384"));
+        assert!(eval(&format!("{0}{0}", text(10_000)), "{}").unwrap_err().contains("the limit is"));
+        for endless in
+            ["{{ [0] * 100000000 }}", "{{ range(100000) }}", "{{ 'a' * 99999999 }}", "{{ [[[0]*999]*999]*999 }}"]
+        {
+            assert!(eval(endless, "{}").is_err(), "{endless}");
+        }
+        let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
+        assert!(eval(&deep, "{}").is_err());
+        assert!(eval(&format!("{{{{ {}1 }}}}", "-".repeat(100_000)), "{}").is_err());
+        assert!(eval(&format!("{{{{ {}true }}}}", "not ".repeat(100_000)), "{}").is_err());
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub const SECTIONS: &[&str] =
     &["name", "description", "tags", "defaults", "matrix", "override", "run", "slo", "cost", "gate"];
 
 /// Largest experiment file that is read, bytes.
-const MAX_FILE: usize = 16 << 20;
+pub const MAX_FILE: usize = 4 << 20;
+/// Most problems that are kept of one file.
+pub(super) const MAX_PROBLEMS: usize = 1000;
 
 /// Reads one file's text. `stem` is its name without the extension: the experiment's name when it has none.
 pub fn read(source: &Arc<SourceText>, stem: &str, words: &Vocabulary) -> Result<Spec, Vec<Diagnostic>> {
@@ -50,6 +52,9 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     pub(super) fn push(&mut self, problem: Diagnostic, span: &Range<usize>) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         self.problems.push(problem.at(self.source, span.clone()));
     }
 

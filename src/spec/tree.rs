@@ -7,11 +7,17 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::read::MAX_PROBLEMS;
 use crate::diag::{Diagnostic, SourceText};
 use crate::value::Value;
 
 /// Deepest nesting that is accepted.
 const MAX_DEPTH: usize = 32;
+/// Most keys of one table, and most values of one list.
+const MAX_KEYS: usize = 10_000;
+const MAX_ITEMS: usize = 1_000_000;
+/// Longest text that is a value, bytes.
+const MAX_TEXT: usize = 1 << 20;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -78,7 +84,7 @@ impl Node {
 /// Parses a text; what can be read is read, and every problem is reported.
 pub fn parse(source: &Arc<SourceText>, problems: &mut Vec<Diagnostic>) -> Node {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
-    for error in errors {
+    for error in errors.into_iter().take(MAX_PROBLEMS) {
         let span = error.span().unwrap_or(0..0);
         let span = widen(&source.text, span);
         let code = if error.message().contains("duplicate key") { "duplicate_key" } else { "invalid_toml" };
@@ -123,8 +129,16 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn table(&mut self, table: &DeTable<'_>, depth: usize, keys: Keys) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(table.len());
+        let mut entries = Vec::with_capacity(table.len().min(MAX_KEYS));
+        if let Some((key, _)) = table.iter().nth(MAX_KEYS) {
+            let message = format!("a table has {} keys; the limit is {MAX_KEYS}", table.len());
+            self.problems.push(Diagnostic::new("too_many_keys", message).at(self.source, key.span()));
+            return entries;
+        }
         for (key, value) in table {
+            if self.problems.len() >= MAX_PROBLEMS {
+                break;
+            }
             let below = match keys {
                 Keys::Axes => Keys::Labels,
                 Keys::Paths if key.get_ref() == "vary" => Keys::Axes,
@@ -137,6 +151,11 @@ impl Builder<'_> {
                 _ if key.get_ref().contains('/') => vec![key.get_ref()],
                 Keys::Paths | Keys::Axes => key.get_ref().split('.').collect(),
             };
+            if depth + parts.len() > MAX_DEPTH {
+                let message = format!("values nest deeper than {MAX_DEPTH} levels");
+                self.problems.push(Diagnostic::new("too_deep", message).at(self.source, key.span()));
+                continue;
+            }
             if parts.iter().any(|p| p.is_empty()) {
                 let message = format!("`{}` is not a path: a part of it is empty", key.get_ref());
                 self.problems.push(Diagnostic::new("empty_key", message).at(self.source, key.span()));
@@ -190,6 +209,9 @@ impl Builder<'_> {
             return fail(self, "too_deep", format!("values nest deeper than {MAX_DEPTH} levels"));
         }
         let data = match value.get_ref() {
+            DeValue::String(s) if s.len() > MAX_TEXT => {
+                return fail(self, "too_long", format!("a text has {} bytes; the limit is {MAX_TEXT}", s.len()));
+            }
             DeValue::String(s) => Data::Scalar(Value::str(s)),
             DeValue::Boolean(b) => Data::Scalar(Value::Bool(*b)),
             DeValue::Integer(i) => match i64::from_str_radix(i.as_str(), i.radix()) {
@@ -211,6 +233,13 @@ impl Builder<'_> {
                     self,
                     "invalid_value",
                     format!("a date ({d}) is not a value here; quote it if text is meant"),
+                );
+            }
+            DeValue::Array(items) if items.len() > MAX_ITEMS => {
+                return fail(
+                    self,
+                    "too_many_values",
+                    format!("a list has {} values; the limit is {MAX_ITEMS}", items.len()),
                 );
             }
             DeValue::Array(items) => {
@@ -247,6 +276,25 @@ mod tests {
         assert!(problems.is_empty(), "{problems:?}");
         let point = node.get("vary").and_then(|n| n.get("version")).and_then(|n| n.get("v0.27.1")).expect("the label");
         assert!(point.get("tokens").is_some(), "paths below it are paths");
+    }
+
+    #[test]
+    fn what_a_file_may_ask_for_is_limited() {
+        let code = |text: &str| read(text).1.first().map(|p| p.code);
+        let keys: String = (0..=MAX_KEYS).map(|i| format!("a{i}=1\n")).collect();
+        assert_eq!(code(&keys), Some("too_many_keys"));
+        assert_eq!(code(&format!("\"{}\" = 1\n", ["a"; 40].join("."))), Some("too_deep"));
+        assert_eq!(code(&format!("a = \"{}\"\n", "x".repeat(MAX_TEXT + 1))), Some("too_long"));
+        let nested = format!("a = {}1{}\n", "[".repeat(40), "]".repeat(40));
+        assert_eq!(code(&nested), Some("too_deep"));
+        // Deeper than any stack, and still an answer.
+        for depth in [1_000, 100_000] {
+            assert!(code(&format!("a = {}\n", "[".repeat(depth))).is_some());
+            assert!(code(&format!("{} = 1\n", vec!["a"; depth].join("."))).is_some());
+            assert!(code(&format!("a = {}\n", "{a=".repeat(depth))).is_some());
+        }
+        let bad = (0..5000).map(|i| format!("k{i} = nan\n")).collect::<String>();
+        assert_eq!(read(&bad).1.len(), MAX_PROBLEMS);
     }
 
     #[test]

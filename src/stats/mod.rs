@@ -26,7 +26,7 @@ pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
 pub use sanity::{Sanity, Sense};
 pub use server::ServerMeans;
 pub use summary::{goodput, summarize};
-pub use validity::{SampleContext, validity};
+pub use validity::{Invalid, SampleContext, validity};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -11,4 +11,7 @@ pub struct ServerMeans {
     pub server_e2el_mean_ms: Option<f64>,
     /// Requests that it counted: those of `server_ttft_mean_ms`, else of `server_e2el_mean_ms`.
     pub requests: Option<u64>,
+    /// It was started anew between the two looks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub restarted: bool,
 }

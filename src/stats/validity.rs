@@ -1,9 +1,31 @@
 //! Whether a sample can be believed, and why not.
 
+use std::time::Duration;
+
 use super::Summary;
 
+/// Why a sample does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub reason: String,
+    /// The host was in the way, not what was measured: another try may be good.
+    pub passing: bool,
+}
+
+impl Invalid {
+    /// Something that another try would meet again.
+    pub fn lasting(reason: impl Into<String>) -> Invalid {
+        Invalid { reason: reason.into(), passing: false }
+    }
+
+    /// Something that may be gone at the next try.
+    pub fn passing(reason: impl Into<String>) -> Invalid {
+        Invalid { reason: reason.into(), passing: true }
+    }
+}
+
 /// What a sample was supposed to be.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SampleContext {
     /// Share of failed requests above which a sample is not valid.
     pub max_error_rate: f64,
@@ -11,6 +33,15 @@ pub struct SampleContext {
     pub open_loop: bool,
     /// Every request must have the output length that it asked for.
     pub exact_output: bool,
+    /// Share of the input that requests have in common, so that a server may well have it cached; `None` where that is
+    /// not known.
+    pub common_input: Option<f64>,
+    /// How long the measured part was to last, where nothing else was to end it.
+    pub duration: Option<Duration>,
+    /// Requests in flight at most.
+    pub concurrency: Option<u32>,
+    /// The server was started anew in between.
+    pub restarted: bool,
 }
 
 /// Least queueing delay (p99, milliseconds) that says that an open-loop client fell behind.
@@ -22,13 +53,58 @@ const CPU_LIMIT: f64 = 0.9;
 /// Receive lag (p99) above which the client was the bottleneck.
 const RECV_LAG_LIMIT_MS: f64 = 10.0;
 
+/// Share of the input beyond what requests have in common that may come from a cache.
+const CACHED_LIMIT: f64 = 0.5;
+/// Share of the asked-for duration that the measured part must have lasted.
+const DURATION_SHARE: f64 = 0.5;
+
 /// The reason why a sample is not valid; `None` when it is.
-pub fn validity(s: &Summary, context: &SampleContext) -> Option<String> {
-    nothing_measured(s)
+pub fn validity(s: &Summary, context: &SampleContext) -> Option<Invalid> {
+    restarted(context)
+        .or_else(|| nothing_measured(s))
         .or_else(|| too_many_errors(s, context))
         .or_else(|| wrong_lengths(s, context))
+        .or_else(|| cached_input(s, context))
+        .or_else(|| too_short(s, context))
         .or_else(|| fell_behind(s, context))
-        .or_else(|| client_bound(s))
+        .map(Invalid::lasting)
+        .or_else(|| client_bound(s).map(Invalid::passing))
+}
+
+fn restarted(context: &SampleContext) -> Option<String> {
+    context
+        .restarted
+        .then(|| "the server was started anew during the sample: its caches were cold in a part of it".into())
+}
+
+/// A prompt whose keys and values are there already is not read: such a TTFT is that of another load.
+fn cached_input(s: &Summary, context: &SampleContext) -> Option<String> {
+    let (common, cached) = (context.common_input?, s.cached_input_tokens?);
+    let share = cached as f64 / s.input_tokens.max(1) as f64;
+    (share > common + CACHED_LIMIT * (1.0 - common)).then(|| {
+        format!(
+            "{:.0} % of the input came from the server's prefix cache, where requests have {:.0} % in common: no prompt is \
+             sent twice, so something before the engine answers for it, or its report is wrong",
+            100.0 * share,
+            100.0 * common
+        )
+    })
+}
+
+fn too_short(s: &Summary, context: &SampleContext) -> Option<String> {
+    if s.duration_s <= 0.0 {
+        return Some("the measured part has no length: ask for more requests".into());
+    }
+    let asked = context.duration?.as_secs_f64();
+    if s.duration_s < DURATION_SHARE * asked {
+        return Some(format!("the measured part lasted {:.1} s of the {asked:.1} s that were asked for", s.duration_s));
+    }
+    let in_flight = context.concurrency.filter(|c| u64::from(*c) > s.n_ok && s.n_cancelled > 0)?;
+    Some(format!(
+        "{} requests completed within the duration, fewer than the {in_flight} in flight: those that take longest are \
+         missing. Lengthen the duration",
+        s.n_ok
+    ))
 }
 
 fn nothing_measured(s: &Summary) -> Option<String> {
@@ -100,9 +176,21 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
-    const CONTEXT: SampleContext = SampleContext { max_error_rate: 0.01, open_loop: true, exact_output: true };
+    const CONTEXT: SampleContext = SampleContext {
+        max_error_rate: 0.01,
+        open_loop: true,
+        exact_output: true,
+        common_input: Some(0.0),
+        duration: None,
+        concurrency: None,
+        restarted: false,
+    };
 
     fn reason(change: impl Fn(&mut SampleData), context: SampleContext) -> Option<String> {
+        invalid(change, context).map(|i| i.reason)
+    }
+
+    fn invalid(change: impl Fn(&mut SampleData), context: SampleContext) -> Option<Invalid> {
         let requests = (0..100).map(|i| request(i, i * 100 * MS, 10 * MS, 60 * MS, 8)).collect();
         let mut data = sample(LoadShape::Open { rate: 10.0, cap: None }, requests);
         change(&mut data);
@@ -133,7 +221,47 @@ mod tests {
             }
         };
         assert!(reason(silent, CONTEXT).unwrap().contains("any text"));
-        assert!(reason(|d| d.client_cpu_fraction = Some(0.97), CONTEXT).unwrap().contains("97 %"));
+        let busy = invalid(|d| d.client_cpu_fraction = Some(0.97), CONTEXT).unwrap();
+        assert!(busy.reason.contains("97 %") && busy.passing);
+        assert!(!invalid(silent, CONTEXT).unwrap().passing);
+    }
+
+    #[test]
+    fn prompts_that_came_from_a_cache_do_not_count() {
+        // 100 tokens of input each.
+        let cached =
+            |tokens: u32| move |d: &mut SampleData| d.requests.iter_mut().for_each(|r| r.cached_tokens = Some(tokens));
+        assert_eq!(reason(cached(16), CONTEXT), None);
+        assert!(reason(cached(96), CONTEXT).unwrap().contains("96 % of the input came from the server's prefix cache"));
+        let prefix = SampleContext { common_input: Some(0.8), ..CONTEXT };
+        assert_eq!(reason(cached(80), prefix), None);
+        assert!(reason(cached(100), prefix).is_some());
+        assert_eq!(reason(cached(100), SampleContext { common_input: None, ..CONTEXT }), None);
+    }
+
+    #[test]
+    fn a_window_that_is_too_short_does_not_count() {
+        // Ten seconds of requests.
+        let within = |s| SampleContext { duration: Some(Duration::from_secs(s)), ..CONTEXT };
+        assert_eq!(reason(|_| {}, within(10)), None);
+        assert!(reason(|_| {}, within(60)).unwrap().contains("lasted 10.0 s of the 60.0 s"));
+        let cut = |d: &mut SampleData| {
+            d.requests[3..].iter_mut().for_each(|r| (r.status, r.error) = (Status::Cancelled, None));
+        };
+        let crowd = SampleContext { concurrency: Some(97), duration: Some(Duration::from_millis(100)), ..CONTEXT };
+        assert!(reason(cut, crowd).unwrap().contains("3 requests completed within the duration, fewer than the 97"));
+        assert_eq!(reason(cut, SampleContext { concurrency: Some(3), ..crowd }), None);
+        let instant = |d: &mut SampleData| {
+            d.requests.truncate(1);
+            let r = &mut d.requests[0];
+            (r.first_token_ns, r.last_token_ns, r.first_visible_ns) = (Some(0), Some(0), Some(0));
+        };
+        assert!(reason(instant, CONTEXT).unwrap().contains("no length"));
+    }
+
+    #[test]
+    fn a_server_that_was_started_anew_does_not_count() {
+        assert!(reason(|_| {}, SampleContext { restarted: true, ..CONTEXT }).unwrap().contains("started anew"));
     }
 
     #[test]

@@ -25,11 +25,13 @@ pub fn create_dir(dir: &Path) -> Result<(), StoreError> {
 }
 
 /// Replaces a file: temporary file beside it, fsync, rename, fsync of the directory. Only one process may write `path`
-/// at a time (its writers hold a lock), so the temporary name is fixed and a leftover is overwritten.
+/// at a time (its writers hold a lock), so the temporary name is fixed and a leftover is replaced.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let name = path.file_name().expect("artifact files have names").to_string_lossy();
     let temp = path.with_file_name(format!("{TEMP}{name}"));
-    let mut file = File::create(&temp).map_err(StoreError::io("create", &temp))?;
+    // A leftover, which may be a link to something else.
+    remove(&temp)?;
+    let mut file = File::create_new(&temp).map_err(StoreError::io("create", &temp))?;
     file.write_all(bytes).map_err(StoreError::io("write", &temp))?;
     file.sync_all().map_err(StoreError::io("sync", &temp))?;
     rename(&temp, path)
@@ -58,7 +60,8 @@ pub fn sync_files_in(dir: &Path) -> Result<(), StoreError> {
     sync_dir(dir)
 }
 
-fn sync_parent(path: &Path) -> Result<(), StoreError> {
+/// Makes the name of a path durable.
+pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
         _ => sync_dir(Path::new(".")),

@@ -2,13 +2,16 @@
 //! of ten thousand units are answered in well under a second.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use jiff::Timestamp;
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use super::json::{SEALED, Versioned, read_json};
 use super::record::UnitRecord;
-use super::unit::{RESULT_FILE, UNIT_FILE, Versioned, check_ids, read_json};
+use super::seal::{FileSeals, Look, first_problem};
+use super::unit::{RESULT_FILE, UNIT_FILE, check_ids, sample_dir_name};
 use super::{Store, UNITS, read_dir_names};
 use crate::digest::UnitId;
 use crate::event::{FailureClass, Stage};
@@ -30,6 +33,8 @@ struct SampleHead {
     seconds: f64,
     valid: bool,
     invalid_reason: Option<String>,
+    #[serde(default)]
+    files: FileSeals,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +82,7 @@ impl Catalog for Store {
 }
 
 impl Store {
+    /// What is damaged does not count; what is whole beside it does.
     fn state(&self, directory: &str, unit_id: &UnitId) -> Option<UnitState> {
         let dir = self.unit_dir(directory, unit_id);
         let damaged = |reason: String| Some(UnitState { damaged: Some(reason), ..UnitState::default() });
@@ -88,23 +94,23 @@ impl Store {
             Ok(result) => result,
             Err(e) => return damaged(e.to_string()),
         };
-        match unit {
-            None if result.is_none() => return None,
-            None => return damaged(format!("{UNIT_FILE} is missing")),
-            Some(Err(e)) => return damaged(format!("{UNIT_FILE} cannot be read: {e}")),
-            Some(Ok(unit)) => {
-                if let Err(reason) = check_ids(&unit, unit_id) {
-                    return damaged(reason);
-                }
-            }
+        if unit.is_none() && result.is_none() {
+            return None;
         }
+        let problem = match unit {
+            None => Some(format!("{UNIT_FILE} is missing")),
+            Some(Err(e)) => Some(format!("{UNIT_FILE} cannot be read: {e}")),
+            Some(Ok(unit)) => check_ids(&unit, unit_id).err(),
+        };
         match result {
-            None => Some(UnitState::default()),
+            None => Some(UnitState { damaged: problem, ..UnitState::default() }),
             Some(Err(e)) => damaged(format!("{RESULT_FILE} cannot be read: {e}")),
             Some(Ok(result)) if result.unit_id != *unit_id => {
                 damaged(format!("{RESULT_FILE} belongs to unit {}", result.unit_id.short(16)))
             }
-            Some(Ok(result)) => Some(summarize(result)),
+            // A result that does not vouch for itself needs its `unit.json`.
+            Some(Ok(result)) if result.schema < SEALED && problem.is_some() => damaged(problem.unwrap_or_default()),
+            Some(Ok(result)) => Some(summarize(result, &dir, problem)),
         }
     }
 
@@ -116,10 +122,17 @@ impl Store {
     }
 }
 
-fn summarize(result: ResultHead) -> UnitState {
+fn summarize(result: ResultHead, dir: &Path, problem: Option<String>) -> UnitState {
     let mut samples = result.samples;
     samples.sort_by_key(|s| s.sample);
     let last = samples.last().map_or(0, |s| s.sample);
+    let mut problems: Vec<String> = problem.into_iter().collect();
+    samples.retain(|s| {
+        let name = sample_dir_name(s.sample);
+        let found = first_problem(&dir.join(&name), &s.files, Look::Glance);
+        problems.extend(found.iter().map(|problem| format!("{name}/{problem}")));
+        found.is_none()
+    });
     let last_failure = result.attempts.into_iter().rev().find(|a| a.sample > last);
     let seconds: f64 = samples.iter().map(|s| s.seconds).sum();
     UnitState {
@@ -128,7 +141,7 @@ fn summarize(result: ResultHead) -> UnitState {
         mean_sample_seconds: (!samples.is_empty()).then(|| seconds / samples.len() as f64),
         last_invalid: samples.last().filter(|s| !s.valid).map(|s| s.invalid_reason.clone().unwrap_or_default()),
         last_failure: last_failure.map(|a| LastFailure { class: a.class, stage: a.stage, cause: a.cause }),
-        damaged: None,
+        damaged: (!problems.is_empty()).then(|| problems.join("; ")),
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) fn row_key(row: &Row) -> RowKey {
     key_of(|name| texts.get(position(name)?).map(String::as_str)).expect("a row has every column")
 }
 
-fn row_keys(bytes: &[u8]) -> HashSet<RowKey> {
+pub(super) fn row_keys(bytes: &[u8]) -> HashSet<RowKey> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
     reader.records().filter_map(|record| record.ok()).filter_map(|r| key_of(|name| r.get(position(name)?))).collect()
 }

@@ -27,6 +27,10 @@ impl Lock {
         if let Some(dir) = path.parent() {
             atomic::create_dir(dir)?;
         }
+        // It would be opened, and never found to be the file of this name.
+        if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
+            return Err(StoreError::Link { path: path.to_path_buf() });
+        }
         loop {
             let file = OpenOptions::new()
                 .create(true)
@@ -47,6 +51,12 @@ impl Lock {
         }
     }
 
+    /// Makes the lock's file durable: one that outlives a power failure says that its holder did not.
+    pub fn persist(&self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(StoreError::io("sync the lock", &self.path))?;
+        atomic::sync_parent(&self.path)
+    }
+
     /// Releases the lock and removes its file.
     pub fn remove(self) -> Result<(), StoreError> {
         atomic::remove(&self.path)?;
@@ -58,7 +68,7 @@ impl Lock {
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), std::fs::metadata(path)) {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
         (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
         _ => false,
     }

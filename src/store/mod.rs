@@ -5,24 +5,31 @@
 //! ```text
 //! {root}/{model}_{method}_{engine}/benchmark_…_{timestamp}.csv
 //! {root}/{model}_{method}_{engine}/units/{unit_id:16}/{unit.json, result.json, sample-{n}/}
-//! {root}/runs/{timestamp}-{experiment}/{plan.json, journal.jsonl, …}
+//! {root}/runs/{timestamp}-{experiment}/{plan.json, journal.jsonl, seal.json, …}
 //! {root}/baselines/{name}.json
 //! {root}/.locks/{unit_id:16}, {root}/.locks/run-{timestamp}-{experiment}
 //! ```
 //!
 //! The root is the artifacts directory, and `simulated/` in it for simulated runs.
 
+mod aside;
 mod atomic;
 pub mod baselines;
 mod catalog;
 pub mod csv_file;
+pub mod gc;
 pub mod journal;
+mod json;
 pub mod lock;
+mod place;
 pub mod record;
 pub mod recover;
 pub mod row;
 pub mod run_dir;
+mod run_seal;
+pub mod seal;
 pub mod unit;
+pub mod verify;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +37,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::UnitId;
 
 pub use lock::{Lock, TryLock};
-pub use run_dir::RunDir;
+pub use run_dir::{RunDir, RunOver};
 pub use unit::{Lookup, Reservation, SampleDraft, Stored, sample_dir_name};
 
 /// Name of the directory of simulated results inside the artifacts.
@@ -53,6 +60,12 @@ pub enum StoreError {
     Newer { path: PathBuf, found: u32, known: u32 },
     #[error("cannot read {}: {reason}", .path.display())]
     Unreadable { path: PathBuf, reason: String },
+    #[error(
+        "{} is a symbolic link, and nothing in artifacts is written through one. Put a directory in its place, or give \
+         `--artifacts` the place it leads to",
+        .path.display()
+    )]
+    Link { path: PathBuf },
     #[error("no free name for a run at {timestamp} in {}: {tried} seconds in a row are taken", .root.display())]
     NoFreeName { root: PathBuf, timestamp: String, tried: u32 },
 }
@@ -70,6 +83,7 @@ impl StoreError {
 pub struct Store {
     root: PathBuf,
     simulated: bool,
+    durable: place::Durable,
 }
 
 impl Store {
@@ -78,7 +92,7 @@ impl Store {
     pub fn open(artifacts: impl Into<PathBuf>, simulated: bool) -> Store {
         let artifacts = artifacts.into();
         let root = if simulated { artifacts.join(SIMULATED) } else { artifacts };
-        Store { root, simulated }
+        Store { root, simulated, durable: place::Durable::default() }
     }
 
     /// Where this tree begins.

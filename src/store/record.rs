@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::seal::FileSeals;
 use crate::digest::{DeployId, UnitId};
 use crate::event::search::SearchResult;
 use crate::event::{Counts, FailureClass, Outcome, Stage};
@@ -12,8 +13,8 @@ use crate::spec::policy::{Cost, Gate, Slo};
 use crate::stats::{Sanity, ServerMeans, Summary};
 use crate::value::Value;
 
-/// Schema number of `unit.json`, `result.json` and `plan.json`.
-pub const SCHEMA: u32 = 1;
+/// Schema number of `unit.json`, `result.json` and `plan.json`. Files of schema 1 had no checksum.
+pub const SCHEMA: u32 = 2;
 
 /// Dotted parameter path → value: a cell as it stands in files.
 pub type CellRecord = BTreeMap<String, Value>;
@@ -76,6 +77,9 @@ pub struct UnitResult {
     pub samples: Vec<SampleRecord>,
     /// Failed attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
+    /// The highest number that a sample ever had here, where its record is no longer among the samples.
+    #[serde(default)]
+    pub last_number: u32,
 }
 
 /// One repeat of a unit's measurement.
@@ -120,6 +124,9 @@ pub struct SampleRecord {
     #[serde(default)]
     pub client_error_itl_ms: Option<f64>,
     pub provenance: Provenance,
+    /// What the files in the sample's directory were when it was committed, by name.
+    #[serde(default)]
+    pub files: FileSeals,
 }
 
 /// What the sample used, where it was measured.
@@ -275,12 +282,17 @@ pub struct RunUnsupported {
 
 impl UnitResult {
     pub fn empty(unit_id: UnitId, deploy_id: DeployId) -> UnitResult {
-        UnitResult { schema: SCHEMA, unit_id, deploy_id, samples: Vec::new(), attempts: Vec::new() }
+        UnitResult { schema: SCHEMA, unit_id, deploy_id, samples: Vec::new(), attempts: Vec::new(), last_number: 0 }
+    }
+
+    /// It carries a checksum of its own, so that it needs no other file to be believed.
+    pub fn is_sealed(&self) -> bool {
+        self.schema >= super::json::SEALED
     }
 
     /// The highest sample number in use, 0 without samples.
     pub fn last_sample(&self) -> u32 {
-        self.samples.iter().map(|s| s.sample).max().unwrap_or(0)
+        self.samples.iter().map(|s| s.sample).max().unwrap_or(0).max(self.last_number)
     }
 
     /// The sample of a number.
@@ -288,3 +300,23 @@ impl UnitResult {
         self.samples.iter().find(|s| s.sample == number)
     }
 }
+
+/// Reads the bytes of a `unit.json`, a `result.json` or a run's `plan.json`, checksum included. The error says what is wrong.
+pub fn read_bytes<T: Record>(bytes: &[u8]) -> Result<T, String> {
+    super::json::parse::<T>(bytes).map_err(|e| match e {
+        super::json::Unread::Newer(schema) => format!("it has schema {schema}, and this tool reads up to {SCHEMA}"),
+        super::json::Unread::Damaged(reason) => reason,
+    })
+}
+
+/// The bytes that [`read_bytes`] reads.
+pub fn to_bytes(record: &impl Record) -> Vec<u8> {
+    super::json::to_json(record)
+}
+
+/// What stands in a file of its own.
+pub trait Record: super::json::Versioned + Serialize {}
+
+impl Record for UnitRecord {}
+impl Record for UnitResult {}
+impl Record for RunRecord {}

@@ -9,11 +9,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::csv_file::{ResultsCsv, row_key};
 use super::journal::JournalWriter;
+use super::json::{Versioned, read_json, to_json};
 use super::lock::{Lock, TryLock};
 use super::record::{RunRecord, RunUnit, SCHEMA, UnitResult};
 use super::recover::rows_of;
-use super::unit::{Versioned, read_json, to_json};
-use super::{Store, StoreError, atomic, read_dir_names};
+use super::{Store, StoreError, atomic};
 use crate::clock;
 
 pub(super) const PLAN_FILE: &str = "plan.json";
@@ -24,11 +24,20 @@ const MAX_SHIFT: u32 = 3600;
 /// The directory of a live run and the results files that it has claimed.
 #[derive(Debug)]
 pub struct RunDir {
+    store: Store,
     lock: Lock,
     path: PathBuf,
     timestamp: String,
     /// By stack directory.
     csv: BTreeMap<String, ResultsCsv>,
+}
+
+/// A run that has come to its end and is still live.
+#[derive(Debug)]
+pub struct RunOver {
+    store: Store,
+    run: String,
+    lock: Option<Lock>,
 }
 
 /// Paths inside a run's directory, live or not.
@@ -118,8 +127,9 @@ impl Store {
             return Ok(None);
         }
         // The lock comes first, so that there is no moment in which a live run looks dead.
-        let TryLock::Held(lock) = Lock::attempt(&self.run_lock_path(&run))? else { return Ok(None) };
-        atomic::create_dir(&self.runs_dir())?;
+        let TryLock::Held(lock) = self.try_lock(&self.run_lock_path(&run))? else { return Ok(None) };
+        lock.persist()?;
+        self.make_dir(&self.runs_dir())?;
         match fs::create_dir(&path) {
             Ok(()) => {}
             // Another run had the name and has ended meanwhile; its lock's file is not ours to keep.
@@ -131,8 +141,10 @@ impl Store {
         let record = record(&run, timestamp);
         atomic::write(&path.join(PLAN_FILE), &to_json(&record))?;
         atomic::sync_dir(&self.runs_dir())?;
-        let mut dir = RunDir { lock, path, timestamp: timestamp.to_string(), csv: BTreeMap::new() };
+        let mut dir =
+            RunDir { store: self.clone(), lock, path, timestamp: timestamp.to_string(), csv: BTreeMap::new() };
         for stack in stacks {
+            self.make_dir(&self.stack_dir(stack))?;
             match ResultsCsv::claim(&self.csv_path(stack, timestamp))? {
                 Some(csv) => dir.csv.insert(stack.clone(), csv),
                 None => return dir.give_up().map(|()| None),
@@ -141,11 +153,18 @@ impl Store {
         Ok(Some((dir, record)))
     }
 
+    /// Takes a run that is over again, so that its summaries can be written anew: a kill meanwhile leaves a lock, by which
+    /// the next start knows that the seal is an old one. `None` while another process has it.
+    pub fn take_again(&self, run: &str) -> Result<Option<RunOver>, StoreError> {
+        let TryLock::Held(lock) = self.try_lock(&self.run_lock_path(run))? else { return Ok(None) };
+        lock.persist()?;
+        Ok(Some(RunOver { store: self.clone(), run: run.to_string(), lock: Some(lock) }))
+    }
+
     /// Names of all runs in the tree, oldest first.
     pub fn runs(&self) -> Vec<String> {
-        let mut names = read_dir_names(&self.runs_dir());
-        names.retain(|n| !n.starts_with('.') && self.runs_dir().join(n).join(PLAN_FILE).is_file());
-        names.sort();
+        let mut names = self.run_dirs();
+        names.retain(|n| self.runs_dir().join(n).join(PLAN_FILE).is_file());
         names
     }
 
@@ -170,7 +189,7 @@ impl Store {
         if !path.exists() {
             return Ok(false);
         }
-        Ok(matches!(Lock::attempt(&path)?, TryLock::Taken))
+        Ok(matches!(self.try_lock(&path)?, TryLock::Taken))
     }
 }
 
@@ -228,15 +247,14 @@ impl RunDir {
         self.csv.values().map(|csv| csv.path().to_path_buf()).collect()
     }
 
-    /// Ends the run in good order: results files without rows are removed, `plan.json` is replaced by `record`, and the
-    /// lock goes away.
-    pub fn finish(self, record: &RunRecord) -> Result<RunFiles, StoreError> {
+    /// Ends the run in good order: results files without rows are removed and `plan.json` is replaced by `record`. The
+    /// run stays live until what is returned is sealed or dropped, so that its summaries can be written.
+    pub fn finish(self, record: &RunRecord) -> Result<RunOver, StoreError> {
         for csv in self.csv.into_values() {
             csv.finish()?;
         }
         write_plan(&self.path, record)?;
-        self.lock.remove()?;
-        Ok(RunFiles(self.path))
+        Ok(RunOver { store: self.store, run: record.run.clone(), lock: Some(self.lock) })
     }
 
     /// Takes every claim back.
@@ -246,6 +264,30 @@ impl RunDir {
         }
         atomic::remove(&self.path)?;
         self.lock.remove()
+    }
+}
+
+impl RunOver {
+    pub fn files(&self) -> RunFiles {
+        self.store.run_files(&self.run)
+    }
+
+    /// Seals the run's files as they are and lets go of the run.
+    pub fn seal(&mut self) -> Result<(), StoreError> {
+        self.let_go()
+    }
+
+    fn let_go(&mut self) -> Result<(), StoreError> {
+        let Some(lock) = self.lock.take() else { return Ok(()) };
+        self.store.seal_run(&self.store.read_run(&self.run)?)?;
+        lock.remove()
+    }
+}
+
+impl Drop for RunOver {
+    fn drop(&mut self) {
+        // What cannot be done now, the next start does.
+        let _ = self.let_go();
     }
 }
 

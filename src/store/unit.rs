@@ -1,14 +1,15 @@
 //! One unit's directory: reading it, reserving it, committing samples and failures to it. Only the holder of a
 //! [`Reservation`] can write, and everything half-written that it finds was left by a process that is dead.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-
+use super::aside::{self, UNCOMMITTED, damaged_samples};
+use super::json::{Versioned, read_json, to_json};
 use super::lock::{Lock, TryLock};
-use super::record::{AttemptRecord, SCHEMA, SampleRecord, UnitRecord, UnitResult};
-use super::{Store, StoreError, atomic, read_dir_names};
+use super::record::{AttemptRecord, SampleRecord, UnitRecord, UnitResult};
+use super::seal::{Look, seal_files_in};
+use super::{Store, StoreError, atomic};
 use crate::digest::{DeployId, UnitId};
 
 pub(super) const UNIT_FILE: &str = "unit.json";
@@ -40,6 +41,7 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Reservation {
     _lock: Lock,
+    store: Store,
     dir: PathBuf,
     /// What is to be written as `unit.json` before the first result; `None` when it is there.
     unwritten: Option<Box<UnitRecord>>,
@@ -61,46 +63,85 @@ impl Store {
     }
 
     /// Asks for the permission to write a unit. Leftovers of dead processes are removed, damaged files are set aside
-    /// under `damaged-{n}-…`. A unit that is not there yet is written with its first result.
+    /// under `damaged-{n}-…`, and what is whole stays. A unit that is not there yet is written with its first result.
     pub fn reserve(&self, directory: &str, record: &UnitRecord) -> Result<Lookup, StoreError> {
-        let TryLock::Held(lock) = Lock::attempt(&self.unit_lock_path(&record.unit_id))? else {
+        let TryLock::Held(lock) = self.try_lock(&self.unit_lock_path(&record.unit_id))? else {
             return Ok(Lookup::Taken);
         };
         let dir = self.unit_dir(directory, &record.unit_id);
-        let mut set_aside = None;
-        let mut unwritten = None;
-        let result = match read(&dir, &record.unit_id)? {
-            Stored::Present { result, .. } => *result,
-            stored => {
-                if let Stored::Damaged(reason) = stored {
-                    set_aside_everything(&dir)?;
-                    set_aside = Some(reason);
+        self.refuse_links(&dir)?;
+        let Found { unit, result } = Found::read(&dir, &record.unit_id)?;
+        let mut reasons = Vec::new();
+        // A result that vouches for itself outlives its `unit.json`, which is made again.
+        let vouches = matches!(&result, Part::Whole(result) if result.is_sealed());
+        let absent = matches!((&unit, &result), (Part::Absent, Part::Absent));
+        let good_unit = matches!(unit, Part::Whole(_));
+        if let Some(reason) = unit.problem(UNIT_FILE).filter(|_| !absent) {
+            aside::set_file_aside(&dir, UNIT_FILE, false)?;
+            reasons.push(reason);
+        }
+        let mut result = match result {
+            Part::Whole(result) if good_unit || vouches => result,
+            Part::Absent => UnitResult::empty(record.unit_id, record.deploy_id),
+            other => {
+                aside::set_file_aside(&dir, RESULT_FILE, true)?;
+                if let Part::Damaged(reason) = other {
+                    reasons.push(reason);
                 }
-                unwritten = Some(Box::new(record.clone()));
                 UnitResult::empty(record.unit_id, record.deploy_id)
             }
         };
-        sweep(&dir, &result)?;
-        let next_sample = next_number(&dir, &result);
-        let reservation = Reservation { _lock: lock, dir, unwritten, result, next_sample, set_aside };
-        Ok(Lookup::Reserved(Box::new(reservation)))
+        let damaged = damaged_samples(&dir, &result, Look::Glance);
+        if !damaged.is_empty() {
+            aside::set_samples_aside(&dir, &mut result, &damaged)?;
+            reasons.extend(damaged.into_iter().map(|(_, reason)| reason));
+        }
+        aside::remove_leftovers(&dir, &result)?;
+        reasons.extend(aside::set_orphans_aside(&dir, &result)?);
+        let mut unwritten = (!good_unit).then(|| Box::new(record.clone()));
+        let next_sample = aside::next_number(&dir, &result);
+        if !reasons.is_empty() {
+            // Numbers stay used when what was set aside is thrown away one day.
+            (result.last_number, result.schema) = (next_sample - 1, super::record::SCHEMA);
+            if let Some(record) = unwritten.take() {
+                atomic::write(&dir.join(UNIT_FILE), &to_json(&record))?;
+            }
+            atomic::write(&dir.join(RESULT_FILE), &to_json(&result))?;
+        }
+        Ok(Lookup::Reserved(Box::new(Reservation {
+            _lock: lock,
+            store: self.clone(),
+            dir,
+            unwritten,
+            result,
+            next_sample,
+            set_aside: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        })))
     }
 
     /// Whether another process, or another reservation of this one, holds a unit right now.
     pub fn is_taken(&self, unit_id: &UnitId) -> Result<bool, StoreError> {
-        Ok(matches!(Lock::attempt(&self.unit_lock_path(unit_id))?, TryLock::Taken))
+        Ok(matches!(self.try_lock(&self.unit_lock_path(unit_id))?, TryLock::Taken))
     }
 
     /// Removes what a dead process left half-written in a unit, unless somebody is at work there.
     pub(super) fn sweep_unit(&self, directory: &str, unit_id: &UnitId) -> Result<(), StoreError> {
         let dir = self.unit_dir(directory, unit_id);
+        self.refuse_links(&dir)?;
         if !dir.is_dir() {
             return Ok(());
         }
-        let TryLock::Held(_lock) = Lock::attempt(&self.unit_lock_path(unit_id))? else { return Ok(()) };
+        let TryLock::Held(_lock) = self.try_lock(&self.unit_lock_path(unit_id))? else { return Ok(()) };
         match read(&dir, unit_id)? {
-            Stored::Present { result, .. } => sweep(&dir, &result),
-            Stored::Absent | Stored::Damaged(_) => Ok(()),
+            Stored::Present { result, .. } => aside::remove_leftovers(&dir, &result),
+            // Killed before its first result.
+            Stored::Absent => {
+                aside::remove_leftovers(&dir, &UnitResult::empty(*unit_id, DeployId::of_canonical(b"")))?;
+                // Where something else is in it, it stays.
+                let _ = fs::remove_dir(&dir);
+                Ok(())
+            }
+            Stored::Damaged(_) => Ok(()),
         }
     }
 }
@@ -116,31 +157,38 @@ impl Reservation {
         self.next_sample
     }
 
-    /// Why what was there before had to be set aside.
+    /// Why something that was there had to be set aside.
     pub fn set_aside(&self) -> Option<&str> {
         self.set_aside.as_deref()
     }
 
     /// Makes an empty directory for the files of the next sample.
     pub fn draft(&self) -> Result<SampleDraft, StoreError> {
+        self.store.make_dir(&self.dir)?;
         let dir = self.dir.join(format!("{}sample-{}", atomic::TEMP, self.next_sample));
         atomic::remove(&dir)?;
-        atomic::create_dir(&dir)?;
+        fs::create_dir(&dir).map_err(StoreError::io("create the directory", &dir))?;
+        let mark = dir.join(UNCOMMITTED);
+        File::create_new(&mark).map_err(StoreError::io("create", &mark))?;
         Ok(SampleDraft { dir })
     }
 
     /// Commits a sample: first its files, whole, under their final name, then `result.json`. Only the second counts.
-    /// The record must have the number [`Reservation::next_sample`].
-    pub fn commit(&mut self, draft: SampleDraft, record: SampleRecord) -> Result<(), StoreError> {
+    /// The record must have the number [`Reservation::next_sample`]; the seals of its files are filled in.
+    pub fn commit(&mut self, draft: SampleDraft, mut record: SampleRecord) -> Result<(), StoreError> {
         assert_eq!(record.sample, self.next_sample, "a sample has the number it was drafted under");
         let place = self.dir.join(sample_dir_name(record.sample));
         atomic::sync_files_in(&draft.dir)?;
+        record.files = seal_files_in(&draft.dir)?;
+        record.files.remove(UNCOMMITTED);
         // Left by a commit of this number whose second half failed.
         atomic::remove(&place)?;
         atomic::rename(&draft.dir, &place)?;
         let number = record.sample;
         self.replace(|result| result.samples.push(record))?;
         self.next_sample = number + 1;
+        // It counts whether this succeeds or not; the next holder tries again.
+        let _ = atomic::remove(&place.join(UNCOMMITTED)).and_then(|()| atomic::sync_dir(&place));
         Ok(())
     }
 
@@ -152,9 +200,10 @@ impl Reservation {
     /// Writes a changed result; the one in memory changes only when the file has.
     fn replace(&mut self, change: impl FnOnce(&mut UnitResult)) -> Result<(), StoreError> {
         let mut result = self.result.clone();
+        result.schema = super::record::SCHEMA;
         change(&mut result);
+        self.store.make_dir(&self.dir)?;
         if let Some(record) = &self.unwritten {
-            atomic::create_dir(&self.dir)?;
             atomic::write(&self.dir.join(UNIT_FILE), &to_json(record))?;
             self.unwritten = None;
         }
@@ -183,17 +232,6 @@ pub fn sample_dir_name(number: u32) -> String {
     format!("sample-{number}")
 }
 
-pub(super) fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec_pretty(value).expect("records have string keys and no failing serializers");
-    bytes.push(b'\n');
-    bytes
-}
-
-/// A file type that carries its schema number.
-pub(super) trait Versioned: DeserializeOwned {
-    fn schema(&self) -> u32;
-}
-
 impl Versioned for UnitRecord {
     fn schema(&self) -> u32 {
         self.schema
@@ -206,55 +244,64 @@ impl Versioned for UnitResult {
     }
 }
 
-/// Reads a versioned JSON file. `Ok(None)` when it is not there; `Ok(Some(Err(reason)))` when it is not what it should
-/// be; an error when the file system fails or a newer tool wrote it, which is no damage.
-pub(super) fn read_json<T: Versioned>(path: &Path) -> Result<Option<Result<T, String>>, StoreError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(StoreError::io("read", path)(e)),
-    };
-    let newer = |found: u32| StoreError::Newer { path: path.to_path_buf(), found, known: SCHEMA };
-    match serde_json::from_slice::<T>(&bytes) {
-        Ok(value) if value.schema() > SCHEMA => Err(newer(value.schema())),
-        Ok(value) => Ok(Some(Ok(value))),
-        // A later schema need not parse as this one.
-        Err(e) => match serde_json::from_slice::<Head>(&bytes) {
-            Ok(head) if head.schema > SCHEMA => Err(newer(head.schema)),
-            _ => Ok(Some(Err(e.to_string()))),
-        },
+/// One of a unit's two files.
+enum Part<T> {
+    Absent,
+    Whole(T),
+    Damaged(String),
+}
+
+impl<T> Part<T> {
+    fn problem(&self, file: &str) -> Option<String> {
+        match self {
+            Part::Absent => Some(format!("{file} is missing")),
+            Part::Whole(_) => None,
+            Part::Damaged(reason) => Some(reason.clone()),
+        }
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Head {
-    schema: u32,
+/// A unit's files, each for itself.
+struct Found {
+    unit: Part<UnitRecord>,
+    result: Part<UnitResult>,
+}
+
+impl Found {
+    fn read(dir: &Path, unit_id: &UnitId) -> Result<Found, StoreError> {
+        let unit = match read_json::<UnitRecord>(&dir.join(UNIT_FILE))? {
+            None => Part::Absent,
+            Some(Err(e)) => Part::Damaged(format!("{UNIT_FILE} cannot be read: {e}")),
+            Some(Ok(unit)) => match check_ids(&unit, unit_id) {
+                Ok(()) => Part::Whole(unit),
+                Err(reason) => Part::Damaged(reason),
+            },
+        };
+        let result = match read_json::<UnitResult>(&dir.join(RESULT_FILE))? {
+            None => Part::Absent,
+            Some(Err(e)) => Part::Damaged(format!("{RESULT_FILE} cannot be read: {e}")),
+            Some(Ok(result)) if result.unit_id != *unit_id => {
+                Part::Damaged(format!("{RESULT_FILE} belongs to unit {}", result.unit_id.short(16)))
+            }
+            Some(Ok(result)) => Part::Whole(result),
+        };
+        Ok(Found { unit, result })
+    }
 }
 
 pub(super) fn read(dir: &Path, unit_id: &UnitId) -> Result<Stored, StoreError> {
-    let unit = read_json::<UnitRecord>(&dir.join(UNIT_FILE))?;
-    let result = read_json::<UnitResult>(&dir.join(RESULT_FILE))?;
-    let damaged = |reason: String| Ok(Stored::Damaged(reason));
-    let unit = match unit {
-        Some(Ok(unit)) => unit,
-        Some(Err(e)) => return damaged(format!("{UNIT_FILE} cannot be read: {e}")),
-        None if result.is_some() => return damaged(format!("{UNIT_FILE} is missing")),
-        None => return Ok(Stored::Absent),
-    };
-    if let Err(reason) = check_ids(&unit, unit_id) {
-        return damaged(reason);
-    }
-    match result {
-        Some(Ok(result)) if result.unit_id != *unit_id => {
-            damaged(format!("{RESULT_FILE} belongs to unit {}", result.unit_id.short(16)))
-        }
-        Some(Ok(result)) => Ok(Stored::Present { unit: Box::new(unit), result: Box::new(result) }),
-        Some(Err(e)) => damaged(format!("{RESULT_FILE} cannot be read: {e}")),
-        None => {
+    let Found { unit, result } = Found::read(dir, unit_id)?;
+    let problem = unit.problem(UNIT_FILE);
+    Ok(match (unit, result) {
+        (Part::Absent, Part::Absent) => Stored::Absent,
+        (Part::Whole(_), Part::Damaged(reason)) => Stored::Damaged(reason),
+        (Part::Whole(unit), Part::Whole(result)) => Stored::Present { unit: Box::new(unit), result: Box::new(result) },
+        (Part::Whole(unit), Part::Absent) => {
             let result = UnitResult::empty(unit.unit_id, unit.deploy_id);
-            Ok(Stored::Present { unit: Box::new(unit), result: Box::new(result) })
+            Stored::Present { unit: Box::new(unit), result: Box::new(result) }
         }
-    }
+        (Part::Absent | Part::Damaged(_), _) => Stored::Damaged(problem.unwrap_or_default()),
+    })
 }
 
 /// Recomputes both ids from the documents.
@@ -269,66 +316,4 @@ pub(super) fn check_ids(unit: &UnitRecord, unit_id: &UnitId) -> Result<(), Strin
         return Err(format!("the deployment's document in {UNIT_FILE} does not have the deployment's id"));
     }
     Ok(())
-}
-
-/// Renames everything that a reader would trust to `damaged-{n}-…` with one `n`.
-fn set_aside_everything(dir: &Path) -> Result<(), StoreError> {
-    let names = read_dir_names(dir);
-    let n = free_prefix(&names);
-    for name in names.iter().filter(|n| *n == UNIT_FILE || *n == RESULT_FILE || sample_number(n).is_some()) {
-        set_aside(dir, name, n)?;
-    }
-    Ok(())
-}
-
-fn set_aside(dir: &Path, name: &str, n: u32) -> Result<(), StoreError> {
-    atomic::rename(&dir.join(name), &dir.join(format!("damaged-{n}-{name}")))
-}
-
-/// Removes temporary files, and the one sample directory that a process killed between the two steps of a commit leaves:
-/// the only one without a record, with the next number. Any other was not left by a crash and is set aside.
-fn sweep(dir: &Path, result: &UnitResult) -> Result<(), StoreError> {
-    let names = read_dir_names(dir);
-    for name in names.iter().filter(|n| n.starts_with(atomic::TEMP)) {
-        atomic::remove(&dir.join(name))?;
-    }
-    let orphans: Vec<u32> =
-        names.iter().filter_map(|n| sample_number(n)).filter(|n| result.sample(*n).is_none()).collect();
-    let others = names.iter().filter(|n| sample_number(n).is_none()).filter_map(|n| number_in_use(n)).max();
-    let last = others.unwrap_or(0).max(result.last_sample());
-    for number in &orphans {
-        let name = sample_dir_name(*number);
-        if orphans.len() == 1 && *number == last + 1 {
-            atomic::remove(&dir.join(name))?;
-        } else {
-            set_aside(dir, &name, free_prefix(&names))?;
-        }
-    }
-    Ok(())
-}
-
-/// The first `n` for which no `damaged-{n}-…` is there.
-fn free_prefix(names: &[String]) -> u32 {
-    (1u32..)
-        .find(|n| !names.iter().any(|name| name.starts_with(&format!("damaged-{n}-"))))
-        .expect("a directory has fewer names than u32 has values")
-}
-
-fn sample_number(name: &str) -> Option<u32> {
-    name.strip_prefix("sample-")?.parse().ok()
-}
-
-/// The number of a sample's directory, set aside or not.
-fn number_in_use(name: &str) -> Option<u32> {
-    let name = match name.strip_prefix("damaged-") {
-        Some(rest) => rest.split_once('-')?.1,
-        None => name,
-    };
-    sample_number(name)
-}
-
-/// One more than any number that was ever used here, as far as can be seen.
-fn next_number(dir: &Path, result: &UnitResult) -> u32 {
-    let seen = read_dir_names(dir).iter().filter_map(|n| number_in_use(n)).max().unwrap_or(0);
-    seen.max(result.last_sample()) + 1
 }

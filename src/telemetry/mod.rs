@@ -9,7 +9,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Stopwatch;
+use crate::clock::{Clock, Stopwatch, SystemClock};
 use crate::stats::ServerMeans;
 use crate::wire::{ApiSpec, Dialect};
 
@@ -27,7 +27,8 @@ pub struct Scraper {
     client: reqwest::Client,
     url: String,
     dialect: Dialect,
-    before: Arc<Mutex<Option<Totals>>>,
+    /// The first look and when it was, in seconds since 1970.
+    before: Arc<Mutex<Option<(f64, Totals)>>>,
     since: Stopwatch,
     /// Every look that was answered: seconds since the scraper was made, and what it saw.
     looks: Arc<Mutex<Vec<(f64, Totals)>>>,
@@ -43,21 +44,22 @@ impl Scraper {
 
     /// The look before the measured part.
     pub async fn look_before(&self) {
-        let totals = self.look().await;
+        let at = SystemClock.now().as_millisecond() as f64 / 1e3;
+        let totals = self.look().await.map(|totals| (at, totals));
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = totals;
     }
 
     /// The look after it, and what lies in between. `requests` completed: a server that counts its requests a little
     /// later than it answers them is given a moment.
     pub async fn means_after(&self, requests: u64) -> ServerMeans {
-        let Some(before) = self.before.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some((at, before)) = self.before.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return ServerMeans::default();
         };
         let mut means = ServerMeans::default();
         for pause in std::iter::once(Duration::ZERO).chain(PAUSES) {
             tokio::time::sleep(pause).await;
             let Some(after) = self.look().await else { break };
-            means = latency::means(self.dialect, &before, &after);
+            means = latency::means(self.dialect, at, &before, &after);
             if means.requests.is_none_or(|n| n >= requests) {
                 break;
             }

@@ -18,6 +18,42 @@ pub fn register(env: &mut Environment<'static>) {
     env.add_filter("json", to_json);
 }
 
+/// Most values in what a function takes: repeated lists take no room until somebody goes through them.
+const MAX_VALUES: usize = 100_000;
+/// Longest text that a function makes.
+const MAX_TEXT: usize = 1 << 20;
+
+fn too_large(what: &str, limit: usize) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("more than {limit} {what} are more than a deployment has"))
+}
+
+/// The value as JSON, within limits.
+fn json(value: &Value) -> Result<serde_json::Value, Error> {
+    within_limits(value)?;
+    serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
+}
+
+fn within_limits(value: &Value) -> Result<(), Error> {
+    fn count(value: &Value, seen: &mut usize) -> Result<(), Error> {
+        *seen += 1;
+        if *seen > MAX_VALUES {
+            return Err(too_large("values", MAX_VALUES));
+        }
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable => value.try_iter()?.try_for_each(|item| count(&item, seen)),
+            ValueKind::Map => value.try_iter()?.try_for_each(|key| count(&value.get_item(&key)?, seen)),
+            _ => Ok(()),
+        }
+    }
+    count(value, &mut 0)
+}
+
+/// Goes through the items of a list, within limits.
+fn items(value: &Value) -> Result<impl Iterator<Item = Result<Value, Error>>, Error> {
+    let items = value.try_iter()?.enumerate();
+    Ok(items.map(|(i, item)| if i < MAX_VALUES { Ok(item) } else { Err(too_large("values", MAX_VALUES)) }))
+}
+
 fn unsupported(reason: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, format!("{UNSUPPORTED}{reason}")))
 }
@@ -31,7 +67,8 @@ fn flag(name: String, value: Value) -> Result<Vec<String>, Error> {
         // A list repeats its words after the flag, as argparse's `nargs="+"` takes it.
         ValueKind::Seq | ValueKind::Iterable => {
             let mut out = vec![name];
-            for item in value.try_iter()? {
+            for item in items(&value)? {
+                let item = item?;
                 out.push(if item.kind() == ValueKind::Map { to_json(item)? } else { item.to_string() });
             }
             out
@@ -62,9 +99,7 @@ fn snake(table: Value) -> Result<Value, Error> {
     let mut out = serde_json::Map::new();
     if !matches!(table.kind(), ValueKind::None | ValueKind::Undefined) {
         for key in table.try_iter()? {
-            let value = serde_json::to_value(table.get_item(&key)?)
-                .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-            out.insert(key.to_string().replace('-', "_"), value);
+            out.insert(key.to_string().replace('-', "_"), json(&table.get_item(&key)?)?);
         }
     }
     Ok(Value::from(minijinja::value::Serde(out)))
@@ -72,16 +107,18 @@ fn snake(table: Value) -> Result<Value, Error> {
 
 /// Without the entries that are none, at every depth.
 fn compact(value: Value) -> Result<Value, Error> {
-    let json = serde_json::to_value(&value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    Ok(Value::from(minijinja::value::Serde(without_nulls(json))))
+    Ok(Value::from(minijinja::value::Serde(without_nulls(json(&value)?))))
 }
 
 /// A list of words as one line that a POSIX shell (or Python's `shlex`) splits into the same words.
 fn to_shell(words: Value) -> Result<String, Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
     let mut out = String::new();
-    for word in words.try_iter()? {
-        let word = word.to_string();
+    for word in items(&words)? {
+        let word = word?.to_string();
+        if out.len() + word.len() > MAX_TEXT {
+            return Err(too_large("bytes", MAX_TEXT));
+        }
         if !out.is_empty() {
             out.push(' ');
         }
@@ -99,9 +136,9 @@ fn to_shell(words: Value) -> Result<String, Error> {
 fn merge(tables: Rest<Value>) -> Result<Value, Error> {
     let mut out = serde_json::Map::new();
     for table in tables.0 {
-        match serde_json::to_value(&table) {
-            Ok(serde_json::Value::Null) => {}
-            Ok(serde_json::Value::Object(map)) => merge_into(&mut out, map),
+        match json(&table)? {
+            serde_json::Value::Null => {}
+            serde_json::Value::Object(map) => merge_into(&mut out, map),
             _ => {
                 return Err(Error::new(
                     ErrorKind::InvalidOperation,
@@ -125,6 +162,8 @@ fn merge_into(into: &mut serde_json::Map<String, serde_json::Value>, from: serde
 }
 
 fn to_json(value: Value) -> Result<String, Error> {
+    within_limits(&value)?;
+    // Directly, so that keys keep their order.
     serde_json::to_string(&value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
 }
 
@@ -134,7 +173,7 @@ fn to_toml(value: Value) -> Result<String, Error> {
     if value.is_none() || value.is_undefined() {
         return Err(bad(&"none has no TOML form; give it a default, or leave the line out"));
     }
-    let json = without_nulls(serde_json::to_value(&value).map_err(|e| bad(&e))?);
+    let json = without_nulls(json(&value)?);
     let mut out = String::new();
     serde::Serialize::serialize(&json, toml::ser::ValueSerializer::new(&mut out)).map_err(|e| bad(&e))?;
     Ok(out)

@@ -16,6 +16,7 @@
 
 pub mod builtin;
 mod functions;
+pub mod limits;
 pub mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,10 +91,19 @@ impl Templates {
         texts.extend(overrides.into_iter().map(|t| (t.name.clone(), t)));
         let mut names = BTreeMap::new();
         for (name, TemplateText { origin, text, .. }) in texts {
-            let compiled = env.add_template_owned(name.clone(), text).and_then(|()| env.get_template(&name));
+            let compiled = limits::check(&text)
+                .map_err(|(line, message)| TemplateError::Failed {
+                    origin: origin.clone(),
+                    line: Some(line + 1),
+                    message,
+                })
+                .and_then(|()| {
+                    let added = env.add_template_owned(name.clone(), text).and_then(|()| env.get_template(&name));
+                    added.map_err(|e| failed(&origin, &e))
+                });
             let (mentions, broken) = match compiled {
                 Ok(template) => (template.undeclared_variables(false).into_iter().collect(), None),
-                Err(e) => (BTreeSet::new(), Some(failed(&origin, &e))),
+                Err(e) => (BTreeSet::new(), Some(e)),
             };
             names.insert(name, Source { origin, mentions, broken });
         }
@@ -210,12 +220,48 @@ mod tests {
         assert_eq!(e.to_string(), "templates/hf/x.toml.j2:5: `modle` is undefined");
     }
 
+    /// A template has the parameters and the functions above, and no way to a file, a variable or another program.
+    #[test]
+    fn a_template_reaches_nothing_else() {
+        for (text, why) in [
+            ("{% include '/etc/hostname' %}", "template"),
+            ("{% include '../../secret.toml' %}", "template"),
+            ("{% import 'os' as os %}", "template"),
+            ("{% extends '/etc/hostname' %}", "template"),
+            ("{{ env.HOME }}", "undefined"),
+            ("{{ environ('HOME') }}", "unknown"),
+            ("{{ self.__class__ }}", "undefined"),
+            ("{{ ''.__class__.__mro__ }}", "undefined"),
+            ("{{ lipsum() }}", "unknown"),
+            ("{{ cycler.__init__.__globals__ }}", "undefined"),
+            ("{{ open('/etc/hostname').read() }}", "unknown"),
+        ] {
+            let e = render(text).unwrap_err().to_string();
+            assert!(e.contains(why), "{text}: {e}");
+        }
+        // The other templates of the checkout are text that it may use, and nothing more.
+        let whole = render("{% include 'hf/vllm' %}");
+        assert!(whole.is_err() || whole.unwrap().spec.container.is_some());
+    }
+
     #[test]
     fn a_template_can_refuse_and_must_render_to_a_deployment() {
         let e = render("{{ unsupported('no fp4 here') }}").unwrap_err();
         assert!(matches!(&e, TemplateError::Unsupported(r) if r == "no fp4 here"), "{e}");
         let e = render(&format!("{API}colour = 1\n")).unwrap_err().to_string();
         assert!(e.contains("unknown field `colour`") && e.contains("rendered line 4"), "{e}");
+        for endless in
+            ["{{ ([0] * 99999999) | json }}", "{{ flag('-x', [0] * 99999999) }}", "{{ ([0] * 99999999) | shell }}"]
+        {
+            let e = render(endless).unwrap_err();
+            assert!(e.to_string().contains("more than a deployment has"), "{e}");
+        }
+        for chain in ["-", "not ", "1 + ", "a.", "a | "] {
+            let e = render(&format!("{{{{ {}1 }}}}", chain.repeat(100_000))).unwrap_err();
+            assert!(e.to_string().contains("operators in a row"), "{chain}: {e}");
+        }
+        let long = render("{% for i in range(3000) %}{{ 'x' * 1000 }}{% endfor %}").unwrap_err();
+        assert!(long.to_string().contains("the limit is"), "{long}");
         let e = render("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}").unwrap_err();
         assert!(e.to_string().contains("fuel"), "{e}");
     }

@@ -68,11 +68,15 @@ impl Shape {
     /// `payload` is a text event like the learned one. The text must be free of quotes, so that it is one string, and
     /// of backslashes, so that the quote after it ends that string.
     fn matches(&self, payload: &[u8]) -> bool {
+        let text = |payload: &[u8]| {
+            let text = &payload[self.prefix.len()..payload.len() - self.suffix.len()];
+            memchr2(b'"', b'\\', text).is_none() && is_json_text(text)
+        };
         payload.len() > self.prefix.len() + self.suffix.len()
             && !self.prefix.is_empty()
             && payload.starts_with(&self.prefix)
             && payload.ends_with(&self.suffix)
-            && memchr2(b'"', b'\\', &payload[self.prefix.len()..payload.len() - self.suffix.len()]).is_none()
+            && text(payload)
     }
 
     fn learn(&mut self, payload: &[u8], text: &str, visible: bool, adds: Option<u64>) {
@@ -92,6 +96,11 @@ impl Shape {
         self.visible = visible;
         self.adds = adds;
     }
+}
+
+/// Bytes that may stand in a JSON string as they are, quotes and backslashes aside. Texts of tokens are a few bytes.
+fn is_json_text(text: &[u8]) -> bool {
+    text.iter().all(|b| *b >= 0x20) && std::str::from_utf8(text).is_ok()
 }
 
 /// A token event that was recognized by its surroundings.
@@ -133,8 +142,8 @@ impl Interpreter {
         let text = rest.strip_prefix(prefix.as_slice())?;
         let len = memchr2(b'"', b'\\', text).filter(|len| *len > 0)?;
         let after = text[len..].strip_prefix(suffix.as_slice())?.strip_prefix(b"\n\n")?;
-        // A raw line end would have ended the event; JSON text has none, but nobody has checked that this is JSON.
-        if memchr2(b'\n', b'\r', &text[..len]).is_some() {
+        // Nobody has checked yet that this is JSON. A raw line end would have ended the event.
+        if !is_json_text(&text[..len]) {
             return None;
         }
         if let Some(n) = adds {

@@ -10,7 +10,7 @@
 use memchr::memchr2;
 
 /// Largest event that is kept while it is incomplete; far above any answer, low enough to protect the client.
-pub const MAX_EVENT: usize = 256 << 20;
+pub const MAX_EVENT: usize = 32 << 20;
 
 /// Why a stream cannot be read on.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

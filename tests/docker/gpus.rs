@@ -22,10 +22,10 @@ use super::image;
 use super::workspace::Workspace;
 
 /// A container engine of its own: socket, data, network and process id.
-struct OwnEngine {
+pub struct OwnEngine {
     process: Child,
     dir: tempfile::TempDir,
-    _bridge: Bridge,
+    bridge: Bridge,
 }
 
 /// A network bridge of the host, for containers that are to have an address.
@@ -52,7 +52,7 @@ impl Drop for Bridge {
 
 impl OwnEngine {
     /// `None` where one cannot be started: without root, or without the daemon's program.
-    fn start() -> Option<OwnEngine> {
+    pub fn start() -> Option<OwnEngine> {
         let bridge = Bridge::create()?;
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("bin");
@@ -63,9 +63,15 @@ impl OwnEngine {
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
         // Whatever the host's own daemon is configured to.
         fs::write(dir.path().join("daemon.json"), "{}").unwrap();
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let at = |name: &str| dir.path().join(name).display().to_string();
-        let process = Command::new("dockerd")
+        let process = OwnEngine::launch(dir.path(), &bridge).ok()?;
+        let mut engine = OwnEngine { process, dir, bridge };
+        engine.answers().then_some(engine)
+    }
+
+    fn launch(dir: &Path, bridge: &Bridge) -> std::io::Result<Child> {
+        let path = format!("{}:{}", dir.join("bin").display(), std::env::var("PATH").unwrap());
+        let at = |name: &str| dir.join(name).display().to_string();
+        Command::new("dockerd")
             .env("PATH", path)
             .args(["--config-file", &at("daemon.json"), "--host", &format!("unix://{}", at("docker.sock"))])
             .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
@@ -73,21 +79,34 @@ impl OwnEngine {
             .stdout(Stdio::null())
             .stderr(fs::File::create(at("log")).unwrap())
             .spawn()
-            .ok()?;
-        let mut engine = OwnEngine { process, dir, _bridge: bridge };
+    }
+
+    /// Waits until it answers; what it said where it does not.
+    fn answers(&mut self) -> bool {
         for _ in 0..300 {
-            let host = engine.host();
-            let answers = Command::new("docker").args(["-H", &host, "version"]).output();
+            let answers = Command::new("docker").args(["-H", &self.host(), "version"]).output();
             if answers.is_ok_and(|o| o.status.success()) {
-                return Some(engine);
+                return true;
             }
-            if engine.process.try_wait().unwrap().is_some() {
+            if self.process.try_wait().unwrap().is_some() {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
-        eprintln!("{}", fs::read_to_string(engine.dir.path().join("log")).unwrap());
-        None
+        eprintln!("{}", fs::read_to_string(self.dir.path().join("log")).unwrap());
+        false
+    }
+
+    /// Ends it, and its containers with it, and starts it again on the same data.
+    pub fn restart(&mut self) {
+        self.end();
+        self.process = OwnEngine::launch(self.dir.path(), &self.bridge).expect("it started before");
+        assert!(self.answers(), "it does not come up again");
+    }
+
+    fn end(&mut self) {
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let _ = self.process.wait();
     }
 
     /// What the first process of a container was told of its GPUs.
@@ -99,11 +118,11 @@ impl OwnEngine {
         visible.unwrap_or_else(|| panic!("{container} was given no GPU")).to_string()
     }
 
-    fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
 
-    fn docker(&self, args: &[&str]) -> String {
+    pub fn docker(&self, args: &[&str]) -> String {
         let output = Command::new("docker").args(["-H", &self.host()]).args(args).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_string()
@@ -112,8 +131,7 @@ impl OwnEngine {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        let _ = self.process.wait();
+        self.end();
     }
 }
 

@@ -8,10 +8,12 @@ mod downloads;
 mod failures;
 mod gpus;
 mod image;
+mod kills;
 mod leftovers;
 mod lock;
 mod real;
 mod registry;
+mod restart;
 mod stacks;
 #[path = "../../src/hub/model/stand_in.rs"]
 mod stand_in;

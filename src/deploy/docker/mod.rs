@@ -41,6 +41,7 @@ pub use engine::{DockerEngine, Left};
 pub use held::remove;
 pub use inventory::{Container, Keeper, Leftovers, Stranger, list, look};
 pub use owner::{Life, Owner};
+pub use place::handed_tokens;
 pub use scratch::remove as remove_scratch;
 
 /// Log lines that go with a start that was given up.

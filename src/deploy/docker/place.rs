@@ -19,6 +19,11 @@ use crate::template::spec::{ContainerSpec, Mount};
 /// Tokens that are handed on where they are set, and the methods whose images ask for them.
 const TOKENS: &[(&str, &[&str])] = &[("HF_TOKEN", &["hf", "triton", "unim"]), ("NGC_API_KEY", &["nim", "unim"])];
 
+/// Tokens of the environment that containers of a method are given, where they are set.
+pub fn handed_tokens(method: &str) -> impl Iterator<Item = &'static str> {
+    TOKENS.iter().filter(move |(_, methods)| methods.contains(&method)).map(|(name, _)| *name)
+}
+
 /// Directories of this host that paths start from.
 #[derive(Clone, Copy, Debug)]
 pub struct Directories<'a> {

@@ -20,12 +20,13 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one under `cache`, its name beginning with `prefix`.
+    /// Makes one under `cache`, its name beginning with `prefix` and then its owner: one whose owner dies before it has
+    /// written its file is recognised too.
     pub fn create(cache: &Path, prefix: &str, owner: &Owner) -> io::Result<Scratch> {
         let root = cache.join(DIR);
         fs::create_dir_all(&root)?;
         let root = root.canonicalize()?;
-        let dir = tempfile::Builder::new().prefix(&format!("{prefix}-")).tempdir_in(&root)?.keep();
+        let dir = tempfile::Builder::new().prefix(&format!("{prefix}-{}-", mark(owner))).tempdir_in(&root)?.keep();
         let scratch = Scratch { path: dir, keep: false };
         let owner = serde_json::to_vec(owner).expect("an owner has a JSON form");
         fs::write(scratch.path.join(OWNER), owner)?;
@@ -65,9 +66,32 @@ impl Drop for Scratch {
     }
 }
 
+/// An owner as a part of a name: process, start, boot, namespace.
+fn mark(owner: &Owner) -> String {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).take(12).collect::<String>();
+    let namespace: String = owner.pid_namespace.chars().filter(char::is_ascii_digit).collect();
+    format!("{}_{}_{}_{namespace}", owner.pid, owner.started, digits(&owner.boot_id))
+}
+
+/// Whether the owner in a name is a process of this boot and namespace that has ended.
+fn is_of_the_dead(name: &str, here: &Owner) -> bool {
+    let Some(mark) = name.split('-').find(|part| part.matches('_').count() == 3) else { return false };
+    let mut parts = mark.split('_');
+    let (Some(pid), Some(started)) =
+        (parts.next().and_then(|p| p.parse().ok()), parts.next().and_then(|s| s.parse().ok()))
+    else {
+        return false;
+    };
+    let owner = Owner { pid, started, ..here.clone() };
+    // Of another boot or namespace nothing can be said from here.
+    self::mark(&owner) == mark && owner.life(here) == Life::Dead
+}
+
 /// Removes a scratch directory by the path that a label names; anything else is left alone.
 pub fn remove(path: &Path) {
-    let ours = path.parent().and_then(Path::file_name).is_some_and(|n| n == DIR) && path.join(OWNER).is_file();
+    let named = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.matches('_').count() >= 3);
+    let ours =
+        path.parent().and_then(Path::file_name).is_some_and(|n| n == DIR) && (path.join(OWNER).is_file() || named);
     if ours {
         let _ = fs::remove_dir_all(path);
     }
@@ -79,7 +103,8 @@ pub fn leftovers(cache: &Path, here: &Owner, used: &[PathBuf]) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
     let dead = |path: &PathBuf| {
         let owner = fs::read(path.join(OWNER)).ok().and_then(|b| serde_json::from_slice::<Owner>(&b).ok());
-        owner.is_some_and(|o| o.life(here) == Life::Dead) && !used.contains(path)
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        owner.map_or_else(|| is_of_the_dead(name, here), |o| o.life(here) == Life::Dead) && !used.contains(path)
     };
     let mut out: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(dead).collect();
     out.sort();
@@ -108,7 +133,17 @@ mod tests {
         assert!(leftovers(cache.path(), &here, std::slice::from_ref(&path)).is_empty());
         remove(&path);
         assert!(!path.exists());
+        // Its owner died before it had written its name into it.
+        let early = Scratch::create(cache.path(), "abc", &dead).unwrap();
+        fs::remove_file(early.path().join(OWNER)).unwrap();
+        let path = early.path().to_path_buf();
+        early.leave();
+        assert_eq!(leftovers(cache.path(), &here, &[]), std::slice::from_ref(&path));
+        remove(&path);
+        assert!(!path.exists());
         let kept = scratch.path().to_path_buf();
+        fs::remove_file(kept.join(OWNER)).unwrap();
+        assert!(leftovers(cache.path(), &here, &[]).is_empty(), "its owner lives");
         drop(scratch);
         assert!(!kept.exists());
     }

@@ -18,7 +18,7 @@ use crate::digest::{DeployId, UnitId};
 use crate::event::Entry;
 use crate::host::HostInfo;
 use crate::plan::{Cell, Deployment, Plan, Probe, Search, Status, TlsOptions, Unit};
-use crate::stats::Sanity;
+use crate::stats::{Invalid, Sanity};
 use crate::store::Store;
 use crate::units::Objective;
 use crate::value::Value;
@@ -29,6 +29,10 @@ use crate::wire::ApiSpec;
 pub enum Act {
     Ok,
     Invalid(String),
+    /// The host was in the way.
+    Disturbed(String),
+    /// The machine is suspended for so long meanwhile.
+    Sleep(Duration),
     Fail {
         cause: String,
         deterministic: bool,
@@ -58,6 +62,8 @@ struct Script {
     answer: Option<String>,
     /// Throughput of each sample by its concurrency; latency follows by Little's law. Else every sample is the same.
     capacity: Option<fn(u32) -> f64>,
+    /// How long the machine has been suspended.
+    asleep: Duration,
     log: Vec<(f64, String)>,
     last: usize,
     /// Seconds that it takes to download what a deployment needs.
@@ -80,12 +86,16 @@ struct Mock {
     begun: Instant,
 }
 
-struct MockClock(Instant);
+struct MockClock(Mock);
 
 impl Clock for MockClock {
     fn now(&self) -> Timestamp {
         let base: Timestamp = "2026-11-24T06:15:00Z".parse().unwrap();
-        base + SignedDuration::try_from(self.0.elapsed()).unwrap()
+        base + SignedDuration::try_from(self.0.begun.elapsed()).unwrap()
+    }
+
+    fn suspended(&self) -> Duration {
+        self.0.script.lock().unwrap().asleep
     }
 }
 
@@ -154,7 +164,7 @@ impl Bench {
             store: self.store(),
             deployer: Arc::new(self.mock.clone()),
             loader: Arc::new(self.mock.clone()),
-            clock: Arc::new(MockClock(self.mock.begun)),
+            clock: Arc::new(MockClock(self.mock.clone())),
             cancel: self.cancel.clone(),
             halt: Halt::new(None),
             live: Default::default(),
@@ -176,7 +186,7 @@ impl Bench {
             base: self.dir.path().to_path_buf(),
             deployer: Arc::new(self.mock.clone()),
             loader: Arc::new(self.mock.clone()),
-            clock: Arc::new(MockClock(self.mock.begun)),
+            clock: Arc::new(MockClock(self.mock.clone())),
             cancel: self.cancel.clone(),
             reporter: Box::new(move |entry| {
                 assert!(!panics, "a display that fails");
@@ -403,7 +413,16 @@ impl Loader for Mock {
                     Ok(Measurement { summary, server: Default::default(), invalid: None, client_error: None })
                 }
                 Act::Invalid(reason) => {
-                    Ok(Measurement { summary, server: Default::default(), invalid: Some(reason), client_error: None })
+                    let invalid = Some(Invalid::lasting(reason));
+                    Ok(Measurement { summary, server: Default::default(), invalid, client_error: None })
+                }
+                Act::Disturbed(reason) => {
+                    let invalid = Some(Invalid::passing(reason));
+                    Ok(Measurement { summary, server: Default::default(), invalid, client_error: None })
+                }
+                Act::Sleep(time) => {
+                    self.script.lock().unwrap().asleep += time;
+                    Ok(Measurement { summary, server: Default::default(), invalid: None, client_error: None })
                 }
                 Act::Fail { cause, deterministic } => Err(LoaderError { cause, deterministic }),
                 Act::Die => {

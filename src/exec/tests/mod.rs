@@ -14,7 +14,7 @@ use crate::deploy::Failure;
 use crate::event::fold::RunState;
 use crate::event::{Counts, Event, FailureClass, Outcome, Stage};
 use crate::plan::catalog::Catalog;
-use crate::store::{Lookup, Store, journal};
+use crate::store::{Lookup, Store, Stored, journal};
 
 #[tokio::test(start_paused = true)]
 async fn every_round_runs_every_unit_once_and_a_deployment_starts_as_often_as_asked() {
@@ -252,6 +252,32 @@ async fn samples_that_do_not_count_are_kept_and_measured_again_next_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sample_that_the_host_disturbed_is_taken_again() {
+    let bench = Bench::new();
+    let mut plan = plan(1, 2);
+    plan.policy.attempts = 3;
+    bench.script(1, [Act::Disturbed("the client was the bottleneck".into()), Act::Sleep(Duration::from_secs(90))]);
+    let outcome = bench.run(&plan).await;
+    assert_eq!((outcome.counts.measured, outcome.counts.invalid, outcome.exit_code), (2, 0, 0));
+    let unit = outcome.record.units.iter().find(|u| !u.invalid_samples.is_empty()).unwrap();
+    assert_eq!((&unit.invalid_samples[..], &unit.samples[..]), (&[1, 2][..], &[3][..]));
+    let Stored::Present { result, .. } = bench.store().read_unit(&unit.directory, &unit.unit_id).unwrap() else {
+        panic!()
+    };
+    let reasons: Vec<_> = result.samples.iter().map(|s| s.invalid_reason.as_deref()).collect();
+    assert_eq!(
+        reasons,
+        [Some("the client was the bottleneck"), Some("the machine was suspended for 1m30s during the sample"), None]
+    );
+    // Where it stays in the way, that is how it ends.
+    let bench = Bench::new();
+    bench.script(1, (0..9).map(|_| Act::Disturbed("the client was the bottleneck".into())));
+    let outcome = bench.run(&plan).await;
+    assert_eq!((outcome.counts.measured, outcome.counts.invalid, outcome.exit_code), (1, 1, 5));
+    assert_eq!(bench.samples_of_last().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_sample_starts_after_the_budget() {
     let bench = Bench::new();
     let mut plan = plan(2, 3);
@@ -289,12 +315,14 @@ async fn an_interrupt_gives_the_sample_up_and_cleans_up() {
         tokio::time::sleep(Duration::from_secs(25)).await;
         cancel.interrupt();
     });
-    let outcome = bench.run(&plan).await;
+    let mut outcome = bench.run(&plan).await;
     interrupting.await.unwrap();
     assert_eq!(outcome.exit_code, 130);
     assert_eq!(outcome.counts, Counts { measured: 1, not_run: 3, ..Counts::default() });
     assert_eq!(bench.acts().last().unwrap(), "stop d0", "{:?}", bench.acts());
-    assert!(outcome.record.finished_at.is_some() && !bench.store().is_live(&outcome.record.run).unwrap());
+    assert!(outcome.record.finished_at.is_some());
+    outcome.over.seal().unwrap();
+    assert!(!bench.store().is_live(&outcome.record.run).unwrap());
     assert!(bench.leftovers().is_empty(), "{:?}", bench.leftovers());
     let outcome = Bench::run(&bench.fresh_cancel(), &plan).await;
     assert_eq!(outcome.counts, Counts { cached: 1, measured: 3, ..Counts::default() });

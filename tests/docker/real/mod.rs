@@ -151,7 +151,11 @@ fn assert_start_fails(done: Done, class: &str, says: &[&str]) {
     let cause = failed["cause"].as_str().unwrap();
     for part in says {
         // A sentence of its own where an engine ended, the end of one where it only cannot become ready.
-        assert!(cause.to_lowercase().contains(&part.to_lowercase()), "`{part}` is not in: {cause}\n{}", failed["log_tail"].as_str().unwrap_or(""));
+        assert!(
+            cause.to_lowercase().contains(&part.to_lowercase()),
+            "`{part}` is not in: {cause}\n{}",
+            failed["log_tail"].as_str().unwrap_or("")
+        );
     }
 }
 

@@ -1,12 +1,16 @@
 //! The promises of the tree: whole or not at all, numbers used once, nothing lost to a kill, nothing deleted that was
 //! damaged.
 
+mod damage;
+mod gc;
+
 use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::csv_file::{ResultsCsv, header};
+use super::json::to_json;
 use super::record::*;
 use super::row::{Field, Measured, Row, RowSource, columns};
 use super::*;
@@ -70,6 +74,7 @@ pub(crate) fn sample(number: u32, run: &str) -> SampleRecord {
         client_error_ttft_ms: None,
         client_error_itl_ms: None,
         provenance: Provenance { tool_version: "0.1.0".into(), ..Provenance::default() },
+        files: Default::default(),
     }
 }
 
@@ -172,7 +177,10 @@ fn samples_are_numbered_upwards_and_read_back_exactly() {
     commit(&mut r, "b");
     let Stored::Present { unit, result } = store.read_unit(STACK, &record.unit_id).unwrap() else { panic!() };
     assert_eq!(*unit, record);
-    assert_eq!(result.samples, [sample(1, "a"), sample(2, "a"), sample(3, "b")]);
+    let bare = |s: &SampleRecord| SampleRecord { files: Default::default(), ..s.clone() };
+    let samples: Vec<SampleRecord> = result.samples.iter().map(bare).collect();
+    assert_eq!(samples, [sample(1, "a"), sample(2, "a"), sample(3, "b")]);
+    assert_eq!(result.samples[0].files.keys().collect::<Vec<_>>(), ["requests.csv"]);
     let dir = store.unit_dir(STACK, &record.unit_id);
     assert_eq!(names(&dir), ["result.json", "sample-1", "sample-2", "sample-3", "unit.json"]);
     assert_eq!(dir.file_name().unwrap().to_str().unwrap(), record.unit_id.short(16));
@@ -202,6 +210,12 @@ fn a_unit_has_one_holder() {
     reserve(&store, &record);
 }
 
+/// A sample's directory as it is before its record is written.
+fn uncommitted(dir: &Path) {
+    fs::create_dir(dir).unwrap();
+    fs::write(dir.join(super::aside::UNCOMMITTED), "").unwrap();
+}
+
 /// Every state that a kill during a commit can leave, made by hand.
 #[test]
 fn a_kill_at_any_point_of_a_commit_loses_nothing_and_leaves_nothing() {
@@ -211,9 +225,9 @@ fn a_kill_at_any_point_of_a_commit_loses_nothing_and_leaves_nothing() {
             fs::create_dir(dir.join(".tmp-sample-2")).unwrap();
             fs::write(dir.join(".tmp-sample-2/requests.csv"), "torn").unwrap();
         },
-        |dir| fs::create_dir(dir.join("sample-2")).unwrap(),
+        |dir| uncommitted(&dir.join("sample-2")),
         |dir| {
-            fs::create_dir(dir.join("sample-2")).unwrap();
+            uncommitted(&dir.join("sample-2"));
             fs::write(dir.join(".tmp-result.json"), "{\"schema\": 1, \"uni").unwrap();
         },
     ];
@@ -238,12 +252,12 @@ fn a_kill_at_any_point_of_a_commit_loses_nothing_and_leaves_nothing() {
 #[test]
 fn a_kill_before_the_first_result_leaves_a_new_unit() {
     let points: &[fn(&Path)] = &[
-        |dir| fs::create_dir(dir.join("sample-1")).unwrap(),
+        |dir| uncommitted(&dir.join("sample-1")),
         |dir| fs::write(dir.join(".tmp-unit.json"), "{").unwrap(),
-        |dir| fs::write(dir.join("unit.json"), serde_json::to_vec(&unit_record(1)).unwrap()).unwrap(),
+        |dir| fs::write(dir.join("unit.json"), to_json(&unit_record(1))).unwrap(),
         |dir| {
-            fs::write(dir.join("unit.json"), serde_json::to_vec(&unit_record(1)).unwrap()).unwrap();
-            fs::create_dir(dir.join("sample-1")).unwrap();
+            fs::write(dir.join("unit.json"), to_json(&unit_record(1))).unwrap();
+            uncommitted(&dir.join("sample-1"));
             fs::write(dir.join(".tmp-result.json"), "{").unwrap();
         },
     ];
@@ -271,74 +285,6 @@ fn a_reservation_alone_writes_nothing() {
     drop(r);
     assert!(!store.is_taken(&record.unit_id).unwrap());
     assert_eq!(store.states(&[(STACK, record.unit_id)]), [None]);
-}
-
-#[test]
-fn damaged_files_are_set_aside_with_the_reason_and_numbers_are_not_used_again() {
-    let other = unit_record(2);
-    let damages: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("result.json", b"{\"schema\": 1".to_vec(), "result.json cannot be read"),
-        ("unit.json", b"nonsense".to_vec(), "unit.json cannot be read"),
-        ("unit.json", serde_json::to_vec(&other).unwrap(), "unit.json is of unit"),
-        (
-            "unit.json",
-            serde_json::to_vec(&UnitRecord { unit: document(7), ..unit_record(1) }).unwrap(),
-            "does not have the unit's id",
-        ),
-        (
-            "unit.json",
-            serde_json::to_vec(&UnitRecord { deploy: document(7), ..unit_record(1) }).unwrap(),
-            "does not have the deployment's id",
-        ),
-        (
-            "result.json",
-            serde_json::to_vec(&UnitResult::empty(other.unit_id, other.deploy_id)).unwrap(),
-            "result.json belongs to unit",
-        ),
-    ];
-    for (file, bytes, reason) in damages {
-        let (_tmp, store) = store();
-        let record = unit_record(1);
-        let mut r = reserve(&store, &record);
-        commit(&mut r, "a");
-        commit(&mut r, "a");
-        drop(r);
-        let dir = store.unit_dir(STACK, &record.unit_id);
-        fs::write(dir.join(file), &bytes).unwrap();
-        let state = store.states(&[(STACK, record.unit_id)]).remove(0).unwrap();
-        assert!(state.damaged.as_deref().unwrap().contains(reason), "{:?}", state.damaged);
-        assert!(state.valid_samples.is_empty());
-        let mut r = reserve(&store, &record);
-        assert!(r.set_aside().unwrap().contains(reason));
-        assert_eq!(fs::read(dir.join(format!("damaged-1-{file}"))).unwrap(), bytes);
-        assert!(dir.join("damaged-1-sample-2/requests.csv").is_file());
-        commit(&mut r, "b");
-        assert_eq!(r.result().samples[0].sample, 3);
-        drop(r);
-        assert_eq!(store.states(&[(STACK, record.unit_id)])[0].as_ref().unwrap().damaged, None);
-    }
-}
-
-#[test]
-fn results_without_their_unit_are_set_aside_and_hand_made_gaps_are_kept() {
-    let (_tmp, store) = store();
-    let record = unit_record(1);
-    let mut r = reserve(&store, &record);
-    commit(&mut r, "a");
-    commit(&mut r, "a");
-    drop(r);
-    let dir = store.unit_dir(STACK, &record.unit_id);
-    fs::remove_file(dir.join("unit.json")).unwrap();
-    let r = reserve(&store, &record);
-    assert_eq!(r.set_aside(), Some("unit.json is missing"));
-    drop(r);
-    assert!(dir.join("damaged-1-result.json").exists());
-
-    // Two samples that no record knows: no crash leaves that.
-    fs::create_dir(dir.join("sample-5")).unwrap();
-    fs::create_dir(dir.join("sample-6")).unwrap();
-    assert_eq!(reserve(&store, &record).next_sample(), 7);
-    assert!(dir.join("damaged-2-sample-5").exists() && dir.join("damaged-2-sample-6").exists());
 }
 
 #[test]
@@ -400,7 +346,10 @@ fn names_of_a_run_are_claimed_together_and_a_taken_second_is_skipped() {
 
     let path = store.csv_path(STACK, "20261124T061500Z");
     assert_eq!(fs::read_to_string(&path).unwrap(), header());
-    let files = first.finish(&RunRecord { finished_at: Some("t".into()), ..plan }).unwrap();
+    let mut over = first.finish(&RunRecord { finished_at: Some("t".into()), ..plan }).unwrap();
+    let files = over.files();
+    assert!(store.is_live("20261124T061500Z-a-b-c").unwrap(), "its summaries are still to be written");
+    over.seal().unwrap();
     assert!(!path.exists(), "a results file without rows does not stay");
     assert!(!store.is_live("20261124T061500Z-a-b-c").unwrap());
     assert!(files.plan().exists());
