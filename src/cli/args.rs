@@ -57,7 +57,7 @@ pub enum Command {
         after_help = "Examples:\n  llmatrix report\n  llmatrix report last --columns engine,concurrency,p99_ttft_ms --sort=-output_throughput\n  llmatrix report nightly --group engine --slo ttft=300ms\n  llmatrix report --format html -o report.html --plots plots/"
     )]
     Report(ReportArgs),
-    /// Compare two runs, baselines or other tools' files; the regression gate; steps over many nights
+    /// Compare runs, baselines or other tools' files; the gate; steps over nights
     #[command(
         after_help = "Examples:\n  llmatrix compare last-good last\n  llmatrix compare main my-branch --metrics p99_ttft,output_throughput\n  llmatrix compare --gate baselines/nightly.json last --limit p95_ttft=+10%\n  llmatrix compare last vllm-bench.json\n  llmatrix compare --history 60 nightly"
     )]

@@ -82,7 +82,9 @@ fn list(out: &mut String, name: &str, items: impl Iterator<Item = Json>, end: &s
 fn run_json(run: &SideRun) -> Json {
     let mut out = json!({ "run": run.run });
     let mut add = |name: &str, value: Option<Json>| {
-        value.map(|v| out[name] = v);
+        if let Some(value) = value {
+            out[name] = value;
+        }
     };
     add("started_at", run.started_at.as_ref().map(|v| json!(v)));
     add("experiment", run.experiment.as_ref().map(|v| json!(v)));

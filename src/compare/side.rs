@@ -177,9 +177,7 @@ fn numbers(run: &RunRecord, unit: &RunUnit) -> Vec<u32> {
 }
 
 fn control_problem(run: &RunRecord) -> Option<String> {
-    if run.gate.control.is_none() {
-        return None;
-    }
+    run.gate.control.as_ref()?;
     let missing = match &run.control {
         None => "at all",
         Some(c) if c.first.is_empty() => "first",

@@ -98,7 +98,7 @@ const AIPERF: &str = "AIPerf";
 fn is_vllm(document: &Json) -> bool {
     let has = |key: &&str| document.get(*key).is_some();
     let latencies = ["mean_ttft_ms", "median_ttft_ms", "mean_e2el_ms", "mean_e2e_latency_ms"];
-    ["request_throughput", "completed"].iter().all(|k| has(k)) && latencies.iter().any(|k| has(k))
+    ["request_throughput", "completed"].iter().all(&has) && latencies.iter().any(has)
 }
 
 /// The JSON of AIPerf, and that of genai-perf, which has the same tags.
