@@ -86,7 +86,8 @@ fn committed(s: &Sandbox) -> BTreeMap<String, Vec<Json>> {
 }
 
 fn sample_files(s: &Sandbox) -> BTreeMap<String, Vec<u8>> {
-    let files = s.tree("artifacts").into_iter().filter(|f| f.contains("/sample-"));
+    // The mark of a sample in the making goes after its commit, which a kill may come between.
+    let files = s.tree("artifacts").into_iter().filter(|f| f.contains("/sample-") && !f.ends_with("/.uncommitted"));
     files.map(|f| (f.clone(), std::fs::read(s.path("artifacts").join(f)).unwrap())).collect()
 }
 

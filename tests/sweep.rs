@@ -42,8 +42,10 @@ fn promised(plan: &support::Plan, repeats: usize, timestamp: &str) -> BTreeSet<S
         }
     }
     let run = format!("runs/{timestamp}-first");
-    files
-        .extend(["plan.json", "journal.jsonl", "summary.md", "report.html", "junit.xml"].map(|f| format!("{run}/{f}")));
+    files.extend(
+        ["plan.json", "journal.jsonl", "summary.md", "report.html", "junit.xml", "seal.json"]
+            .map(|f| format!("{run}/{f}")),
+    );
     files
 }
 
@@ -78,7 +80,8 @@ fn a_sweep_leaves_exactly_the_promised_files_and_a_second_run_measures_nothing()
     let second = s.runs("artifacts")[1].clone();
     let mut expected = promised(&plan, 2, timestamp);
     expected.extend(
-        ["plan.json", "journal.jsonl", "summary.md", "report.html", "junit.xml"].map(|f| format!("runs/{second}/{f}")),
+        ["plan.json", "journal.jsonl", "summary.md", "report.html", "junit.xml", "seal.json"]
+            .map(|f| format!("runs/{second}/{f}")),
     );
     assert_eq!(without_telemetry(s.tree("artifacts")), expected, "no CSV without rows");
     let record = json(&s, &format!("artifacts/runs/{second}/plan.json"));
@@ -105,13 +108,13 @@ fn check_units(s: &Sandbox, plan: &support::Plan) {
     for file in s.tree("artifacts").into_iter().filter(|f| f.ends_with("/unit.json")) {
         let unit = json(s, &format!("artifacts/{file}"));
         let id = text(&unit["unit_id"]);
-        assert_eq!(unit["schema"], 1);
+        assert_eq!(unit["schema"], 2);
         assert_eq!(canonical::unit_id(&unit["unit"]), id, "{file}");
         assert_eq!(canonical::deploy_id(&unit["deploy"]), text(&unit["deploy_id"]), "{file}");
         assert_eq!(unit["unit"]["deploy"], unit["deploy_id"]);
         assert_eq!(unit["simulated"], false);
         let result = json(s, &format!("artifacts/{}", file.replace("unit.json", "result.json")));
-        assert_eq!((&result["schema"], &result["unit_id"]), (&Json::from(1), &unit["unit_id"]));
+        assert_eq!((&result["schema"], &result["unit_id"]), (&Json::from(2), &unit["unit_id"]));
         assert_eq!(result["attempts"], serde_json::json!([]));
         let samples = result["samples"].as_array().unwrap();
         let numbers: Vec<&Json> = samples.iter().map(|x| &x["sample"]).collect();
@@ -154,7 +157,7 @@ fn check_rows(s: &Sandbox, plan: &support::Plan, run: &str, timestamp: &str) {
 
 fn check_run(s: &Sandbox, plan: &support::Plan, run: &str) {
     let record = json(s, &format!("artifacts/runs/{run}/plan.json"));
-    assert_eq!((&record["schema"], &record["run"]), (&Json::from(1), &Json::from(run)));
+    assert_eq!((&record["schema"], &record["run"]), (&Json::from(2), &Json::from(run)));
     assert_eq!((&record["exit_code"], &record["counts"]["measured"]), (&Json::from(0), &Json::from(16)));
     assert_eq!(record["tags"], serde_json::json!(["nightly"]));
     let units: BTreeSet<String> = record["units"].as_array().unwrap().iter().map(|u| text(&u["unit_id"])).collect();

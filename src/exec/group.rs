@@ -138,7 +138,8 @@ impl<'a> Group<'a> {
     /// Decides what a reserved unit needs. What is committed now is the truth, whatever the plan saw.
     pub(super) fn take(&mut self, work: UnitWork, reservation: Box<Reservation>, probe: bool) {
         if let Some(reason) = reservation.set_aside() {
-            let message = format!("{} is measured anew: {reason}. What was there is set aside", work.name);
+            let message =
+                format!("{}: {reason}. What was damaged is set aside, what was lost is measured again", work.name);
             self.tell(Event::Notice { message });
         }
         let missing = work.missing(reservation.result(), &self.work.run);

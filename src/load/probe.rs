@@ -180,7 +180,8 @@ pub async fn served_models(target: &Target, timeout: Duration) -> Result<Vec<Str
             return Err(failed(format!("{url} answers more than {MAX_LIST} bytes; name the model instead")));
         }
     }
-    let list: serde_json::Value = serde_json::from_slice(&body).map_err(|e| failed(e.to_string()))?;
+    let list: serde_json::Value =
+        serde_json::from_slice(&body).map_err(|e| failed(format!("{url} answers what is no JSON: {e}")))?;
     let data = list.get("data").and_then(serde_json::Value::as_array);
     Ok(data.into_iter().flatten().filter_map(|m| Some(m.get("id")?.as_str()?.to_string())).collect())
 }
