@@ -45,7 +45,8 @@ pub fn write(report: &Report, grid: &Grid, style: Style, mut out: impl Write) ->
     out.flush()
 }
 
-fn table(grid: &Grid, lines: &[Line], style: Style) -> Table {
+/// A table without rows, as all of ours look.
+pub fn plain(style: Style) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     if style.color {
@@ -57,6 +58,11 @@ fn table(grid: &Grid, lines: &[Line], style: Style) -> Table {
         Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
+    table
+}
+
+fn table(grid: &Grid, lines: &[Line], style: Style) -> Table {
+    let mut table = plain(style);
     table.set_header(grid.heads.iter().map(|head| {
         let unit = if head.unit.is_empty() { String::new() } else { format!("\n{}", head.unit) };
         aligned(Cell::new(format!("{}{unit}", head.title)), head.numeric).add_attribute(Attribute::Bold)

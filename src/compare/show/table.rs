@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 
 use super::{Notes, by_verdict, counts, effect, headline, in_every_cell, of_cell, percent, value};
 use crate::compare::history::History;
 use crate::compare::{Comparison, Verdict, metric};
-use crate::report::terminal::Style;
+use crate::report::terminal::{Style, plain};
 
 /// Writes the comparison. `all` shows cells of which nothing is better, worse or undecided too.
 pub fn write(comparison: &Comparison, style: Style, all: bool, mut out: impl Write) -> io::Result<()> {
@@ -115,19 +115,4 @@ pub fn write_history(history: &History, style: Style, mut out: impl Write) -> io
         ]);
     }
     writeln!(out, "\n{}", trimmed(&table))
-}
-
-fn plain(style: Style) -> Table {
-    let mut table = Table::new();
-    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
-    if style.color {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
-    match style.width {
-        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
-        None => table.set_content_arrangement(ContentArrangement::Disabled),
-    };
-    table
 }
