@@ -29,16 +29,3 @@ pub fn reason(e: &reqwest::Error) -> String {
         (true, false) => "the request failed".into(),
     }
 }
-
-/// Percent-encodes what cannot stand in a path segment.
-pub fn path_segment(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}

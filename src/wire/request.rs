@@ -181,7 +181,7 @@ pub fn path(spec: &ApiSpec, api: Api, model: &str, stream: bool) -> String {
 }
 
 /// Percent-encodes what cannot stand in a path segment.
-fn path_segment(text: &str) -> String {
+pub fn path_segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{HubSettings, ModelError, RepoRef};
 use crate::hub::http;
+use crate::wire::request::path_segment;
 
 /// A question is answered in well under a second; a hub that takes longer may as well not be there.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,7 +98,7 @@ impl ModelHub {
         if self.settings.offline {
             return Err(ModelError::Offline { repo: repo.clone() });
         }
-        let revision = http::path_segment(&repo.revision);
+        let revision = path_segment(&repo.revision);
         let url = format!("{}/api/models/{}/revision/{revision}?blobs=true", self.settings.endpoint, repo.name);
         let request = self.authorized(self.client.get(&url)).timeout(PATIENCE);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
@@ -133,7 +134,7 @@ impl ModelHub {
     }
 
     pub(super) fn file_url(&self, repo: &RepoRef, commit: &str, path: &str) -> String {
-        let segments: Vec<String> = path.split('/').map(http::path_segment).collect();
+        let segments: Vec<String> = path.split('/').map(path_segment).collect();
         format!("{}/{}/resolve/{commit}/{}", self.settings.endpoint, repo.name, segments.join("/"))
     }
 
