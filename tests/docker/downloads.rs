@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::image;
-use super::stand_in::{StandIn, TOKEN};
+use super::stand_in::{StandIn, TOKEN, read_head};
 use super::workspace::{Done, Workspace, docker, finish};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -356,19 +356,8 @@ impl Registry {
 fn answer(mut stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
-        let mut first = String::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            match line.trim() {
-                "" => break,
-                text if first.is_empty() => first = text.to_string(),
-                _ => {}
-            }
-        }
-        let mut words = first.split_whitespace();
+        let head = read_head(&mut reader)?;
+        let mut words = head[0].split_whitespace();
         let (method, path) = (words.next()?, words.next()?);
         let (status, kind, digest, body) = {
             let mut state = state.lock().ok()?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use serde_json::{Value, json};
 
 use super::image;
+use super::stand_in::read_head;
 use super::workspace::{Workspace, docker, finish, wait_until};
 
 /// `user:pass word` in base64.
@@ -123,17 +124,7 @@ fn serve(content: Arc<Content>) -> String {
 fn answer(mut stream: &TcpStream, content: &Content) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            match line.trim() {
-                "" => break,
-                text => lines.push(text.to_string()),
-            }
-        }
+        let lines = read_head(&mut reader)?;
         let mut words = lines[0].split_whitespace();
         let (method, path) = (words.next()?, words.next()?);
         let authorized = lines.iter().any(|l| l.to_lowercase().starts_with("authorization:") && l.ends_with(LOGIN));

@@ -119,20 +119,25 @@ fn described(file: &File) -> Value {
     out
 }
 
+/// The lines of a request's head; `None` when the connection ends.
+pub fn read_head(reader: &mut impl BufRead) -> Option<Vec<String>> {
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        match line.trim() {
+            "" => return Some(head),
+            text => head.push(text.to_string()),
+        }
+    }
+}
+
 fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
-        let mut head = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            match line.trim() {
-                "" => break,
-                text => head.push(text.to_string()),
-            }
-        }
+        let head = read_head(&mut reader)?;
         let header =
             |name: &str| head.iter().find_map(|l| l.to_lowercase().strip_prefix(name).map(|v| v.trim().to_string()));
         let range = header("range:");
