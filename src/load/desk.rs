@@ -102,10 +102,16 @@ impl Desk {
     #[inline]
     pub fn take_stamp(&mut self) -> u64 {
         self.stamp = self.timing.now();
-        if let Some(since) = self.there_since {
-            self.output.recv_lag.record(self.stamp.saturating_sub(since));
-        }
         self.stamp
+    }
+
+    /// Says how long what had the last stamp may have lain there, once for each token in it: of many tokens that come late
+    /// in one read, each is late.
+    #[inline]
+    pub fn note_lag(&mut self, tokens: u64) {
+        if let Some(since) = self.there_since {
+            self.output.recv_lag.record_n(self.stamp.saturating_sub(since), tokens.max(1));
+        }
     }
 
     /// Moves the progress counters.

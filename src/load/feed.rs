@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::link::{Link, Loaded};
+use super::scheduler::yield_to_others;
 use crate::wire::request::RequestError;
 use crate::workload::prompts::{Phase, Prompts};
 
@@ -139,15 +140,6 @@ impl Filler {
 impl Drop for Filler {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-/// Lowers the priority of the calling thread: where cores are few, whoever reads tokens goes first.
-fn yield_to_others() {
-    #[cfg(target_os = "linux")]
-    {
-        // A thread has a priority of its own on Linux. Where it cannot be lowered, nothing is lost.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
     }
 }
 

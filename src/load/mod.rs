@@ -22,6 +22,7 @@ mod pace;
 mod probe;
 mod reactor;
 mod sample;
+mod scheduler;
 mod slot;
 mod stop;
 mod timer;

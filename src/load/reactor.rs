@@ -13,6 +13,7 @@ use mio::{Events, Poll, Token};
 use super::LoadError;
 use super::desk::{Desk, Timing};
 use super::link::{Link, Loaded};
+use super::scheduler::RunDelay;
 use super::slot::{Outcome, Slot};
 use super::stop::Stop;
 use super::timer::Timer;
@@ -29,6 +30,8 @@ const NO_WAIT: u64 = 5_000;
 /// How long bytes lay unread is looked at in the first waits of a phase, and in one of so many after that: the looks at the
 /// clock which that takes are a fiftieth of what a token costs.
 const LOOKED_AT: (u64, u64) = (4096, 8);
+/// A look at the scheduler costs as much as half a token: between two there are at least so many nanoseconds.
+const DELAYS: u64 = 5_000_000;
 
 /// Says what is sent when. Called between reads; must not wait.
 pub trait Pace {
@@ -65,6 +68,9 @@ pub struct Reactor {
     waits: u64,
     /// When the last wait ended that was looked at.
     woke_ns: u64,
+    run_delay: RunDelay,
+    /// When the scheduler was last looked at.
+    delays_until_ns: u64,
 }
 
 impl Reactor {
@@ -80,6 +86,8 @@ impl Reactor {
             next_deadline_ns: u64::MAX,
             waits: 0,
             woke_ns: 0,
+            run_delay: RunDelay::of_this_thread(),
+            delays_until_ns: 0,
         })
     }
 
@@ -127,6 +135,8 @@ impl Reactor {
         self.next_deadline_ns = u64::MAX;
         self.waits = 0;
         self.woke_ns = timing.now();
+        self.delays_until_ns = 0;
+        self.run_delay.grown();
     }
 
     fn note(&mut self, slot: usize, outcome: Option<Outcome>) {
@@ -193,10 +203,23 @@ impl Reactor {
         self.desk.there_since = None;
         if phase == 0 || phase == one_of - 1 {
             let now = self.desk.timing.now();
-            self.desk.there_since = before.map(|before| if now - before < NO_WAIT { self.woke_ns } else { now });
+            self.desk.there_since = before.map(|before| {
+                let there = if now - before < NO_WAIT { self.woke_ns } else { now };
+                there.saturating_sub(self.run_delay_until(now))
+            });
             self.woke_ns = now;
         }
         Ok(())
+    }
+
+    /// How long this thread was kept from running since the last look at the scheduler, so that no delay is missed: 0 where
+    /// that was a moment ago.
+    fn run_delay_until(&mut self, now_ns: u64) -> u64 {
+        if now_ns < self.delays_until_ns + DELAYS {
+            return 0;
+        }
+        self.delays_until_ns = now_ns;
+        self.run_delay.grown()
     }
 
     /// How long the poll may wait at most, where the timer does not see to it. The poll's own timeout is set up and taken down

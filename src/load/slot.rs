@@ -391,7 +391,11 @@ impl Slot {
                 if broken {
                     return Err(Failure::Http(HttpError::Closed));
                 }
-                desk.untold += u64::from(marks.seen.token_events - before);
+                let tokens = u64::from(marks.seen.token_events - before);
+                desk.untold += tokens;
+                if measured {
+                    desk.note_lag(tokens);
+                }
             }
             *end_ns = now;
             if reader.done() {

@@ -12,6 +12,7 @@ use super::feed::{Feed, Filler};
 use super::link::Link;
 use super::pace::{Closed, Opening, Scheduled, WarmUp};
 use super::reactor::Reactor;
+use super::scheduler;
 use super::slot::unmeasured;
 use super::stop::{Cap, Stop};
 use super::{BeforeStart, LoadError};
@@ -85,6 +86,7 @@ pub struct WorkerOutput {
 
 /// Runs a worker's share of a sample.
 pub fn run(shared: &Arc<Shared>, share: &Share, poll: Poll) -> Result<WorkerOutput, LoadError> {
+    scheduler::go_first();
     let timing = unmeasured(shared.request_timeout);
     let mut reactor =
         Reactor::new(poll, shared.link.clone(), shared.stop.clone(), timing).map_err(LoadError::Thread)?;

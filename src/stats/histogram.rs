@@ -56,11 +56,16 @@ fn middle(row: usize, bucket: usize) -> u64 {
 
 impl Histogram {
     pub fn record(&mut self, ns: u64) {
+        self.record_n(ns, 1);
+    }
+
+    /// Counts a value so many times, at least once.
+    pub fn record_n(&mut self, ns: u64, times: u64) {
         let (row, bucket) = place(ns);
-        self.rows[row].get_or_insert_with(|| Box::new([0; SUB]))[bucket] += 1;
-        self.n += 1;
-        self.sum += u128::from(ns);
-        self.squares += u128::from(ns) * u128::from(ns);
+        self.rows[row].get_or_insert_with(|| Box::new([0; SUB]))[bucket] += times;
+        self.n += times;
+        self.sum += u128::from(ns) * u128::from(times);
+        self.squares += u128::from(ns) * u128::from(ns) * u128::from(times);
         self.min = self.min.min(ns);
         self.max = self.max.max(ns);
     }
