@@ -266,6 +266,12 @@ pub struct RunFlags {
     /// Seed of the order within a round
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Between two looks at the engine's metrics, the GPUs and the host; 0s: only before and after a sample
+    #[arg(long, value_name = "DURATION")]
+    pub scrape_interval: Option<String>,
+    /// DCGM exporter that tells of the GPUs, in place of this host's own library
+    #[arg(long, value_name = "URL")]
+    pub dcgm: Option<String>,
     /// URL that is told when the run ends
     #[arg(long, value_name = "URL")]
     pub webhook: Option<String>,
@@ -412,6 +418,9 @@ pub struct MeasureArgs {
     /// Number of the sample: each has prompts of its own
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub sample: u32,
+    /// DCGM exporter that tells of the server's GPUs
+    #[arg(long, value_name = "URL")]
+    pub dcgm: Option<String>,
     /// Write every request to this CSV file
     #[arg(long, value_name = "FILE")]
     pub requests_csv: Option<PathBuf>,

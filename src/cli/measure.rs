@@ -15,15 +15,17 @@ use crate::clock::{Clock, Stopwatch, SystemClock, rfc3339};
 use crate::deploy::{Endpoint, ExternalDeployer};
 use crate::exec::client::{self, LoadClient};
 use crate::exec::tokenizers::TokenizerPath;
+use crate::exec::usage::{UsageSeries, resources};
 use crate::exec::work::facts;
-use crate::exec::{Job, Loader, LoaderError, Measurement};
+use crate::exec::{Job, Loader, LoaderError, Measurement, Watch};
 use crate::host;
 use crate::load::{self, ProbeOutcome};
 use crate::plan::{Deployment, Plan};
-use crate::spec::policy::Slo;
+use crate::spec::policy::{RunPolicy, Slo};
 use crate::stats::Progress;
 use crate::store::record::{Provenance, SampleRecord};
 use crate::store::row::{Measured, Row, RowSource};
+use crate::telemetry::gpu::GpuOptions;
 use crate::units;
 use crate::wire::{ApiSpec, Dialect};
 
@@ -86,6 +88,10 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
         sample: args.sample,
         progress: progress.clone(),
         cancel: cancel.clone(),
+        watch: Watch {
+            gpus: GpuOptions { dcgm: args.dcgm.clone(), ..GpuOptions::default() },
+            interval: RunPolicy::default().scrape_interval,
+        },
         files: scratch.as_ref().map(tempfile::TempDir::path),
     };
     let started_at = rfc3339(SystemClock.now());
@@ -282,10 +288,13 @@ fn record(sample: u32, started_at: String, took: Duration, m: Measurement, endpo
         invalid_reason: m.invalid.map(|i| i.reason),
         simulated: false,
         summary: m.summary,
-        resources: Default::default(),
+        resources: resources(&m.seen, &UsageSeries::default()),
         sanity: None,
         prefetching: false,
-        server: m.server,
+        server: m.seen.means,
+        load: m.seen.load,
+        watch: m.seen.cost,
+        startup: Default::default(),
         cost_usd: None,
         client_error_ttft_ms: m.client_error.map(|e| e.ttft_ms),
         client_error_itl_ms: m.client_error.map(|e| e.itl_ms),

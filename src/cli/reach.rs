@@ -62,6 +62,9 @@ pub fn of(plan: &Plan, dir: &Path) -> Vec<Reach> {
     for unit in plan.units.iter().chain(probes) {
         of_unit(unit, dir, &mut add);
     }
+    if let Some(url) = &plan.policy.dcgm {
+        add(Kind::Server, url.clone());
+    }
     if let Some(url) = &plan.policy.webhook {
         add(Kind::Server, url.clone());
         variables(url).into_iter().for_each(|name| add(Kind::Variable, format!("{name}, in `webhook`")));

@@ -195,7 +195,7 @@ mod tests {
         for odd in ["ttft", "ttft=soon", "p95_ttft=1s"] {
             assert!(slo(&text(odd)).is_err(), "{odd}");
         }
-        assert_eq!(cost(&text("h100=2.5")).unwrap().unwrap().gpu_hour("h100-pcie"), Some(2.5));
+        assert_eq!(cost(&text("h100=2.5")).unwrap().unwrap().hour("h100-pcie", 1), Some(2.5));
         assert!(cost(&text("h100=-1")).is_err() && cost(&text("h100")).is_err());
     }
 }

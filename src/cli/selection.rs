@@ -70,6 +70,8 @@ pub fn settings(flags: &RunFlags) -> Result<Vec<RunSetting>, Failure> {
         evict,
         prefetch,
         seed,
+        scrape_interval,
+        dcgm,
         webhook,
     } = flags;
     let mut given: Vec<(&str, Value)> = Vec::new();
@@ -93,6 +95,8 @@ pub fn settings(flags: &RunFlags) -> Result<Vec<RunSetting>, Failure> {
         ("measure_timeout", measure_timeout),
         ("settle", settle),
         ("sanity", sanity),
+        ("scrape_interval", scrape_interval),
+        ("dcgm", dcgm),
         ("webhook", webhook),
     ] {
         given.extend(text.as_ref().map(|t| (key, Value::str(t))));

@@ -10,6 +10,7 @@ mod ready;
 pub mod secret;
 mod sim;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -99,6 +100,36 @@ impl Endpoint {
     }
 }
 
+/// Something that an engine's log told on its way up: a milestone of its template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Milestone {
+    pub name: String,
+    /// What the template's pattern captured; empty where it captures nothing.
+    pub value: String,
+    /// Seconds since the container was started.
+    pub seconds: f64,
+}
+
+/// What a start found and went through.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Startup {
+    /// In the order in which the log told them.
+    pub milestones: Vec<Milestone>,
+    /// All caches that it was given held something; `None` where it was given none.
+    pub warm_caches: Option<bool>,
+}
+
+/// What a container has used, as the container engine counts it. What it does not tell is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ContainerUsage {
+    /// CPU seconds since it began.
+    pub cpu_s: Option<f64>,
+    /// Without the page cache that the kernel can drop.
+    pub memory_mib: Option<f64>,
+    /// Seconds that its CPU limit has held it back.
+    pub throttled_s: Option<f64>,
+}
+
 /// An engine that answers its health path.
 pub trait Engine: Send + Sync {
     /// Where it answers.
@@ -120,6 +151,31 @@ pub trait Engine: Send + Sync {
     /// Commit of the hub that the model is from, where that is known.
     fn model_commit(&self) -> Option<String> {
         None
+    }
+
+    /// Labels of the image that runs, for a container.
+    fn image_labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// UUIDs of the GPUs that it was given.
+    fn gpus(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Text that the control group of each of its processes holds: a container's id.
+    fn control_group(&self) -> Option<String> {
+        None
+    }
+
+    /// How it came up.
+    fn startup(&self) -> Startup {
+        Startup::default()
+    }
+
+    /// What it has used of the host; `None` where that cannot be told.
+    fn usage(&self) -> BoxFuture<'_, Option<ContainerUsage>> {
+        Box::pin(std::future::ready(None))
     }
 
     /// The last lines of its log, redacted; empty where there is none to read.

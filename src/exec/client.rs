@@ -16,8 +16,8 @@ use super::tokenizers::Tokenizers;
 use crate::deploy::Endpoint;
 use crate::load::{self, BeforeStart, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
 use crate::plan::TlsOptions;
-use crate::stats::{self, SampleContext, Sanity, ServerMeans, sanity};
-use crate::telemetry::{self, Scraper};
+use crate::stats::{self, Invalid, SampleContext, Sanity, sanity};
+use crate::telemetry::{Scraper, Seen, Watcher, Watching, write_empty_csv};
 use crate::wire::ApiSpec;
 use crate::wire::answer::Answer;
 use crate::workload::Workload;
@@ -126,14 +126,14 @@ impl LoadClient {
         };
         let tokenizer = self.tokenizer(&job).await?;
         let target = Target { tokenizer, ..target(job.endpoint, job.api, dataset) };
-        let scraper = scraper(&target).await;
+        let watcher = watcher(&target, &job).await;
         let options = LoadOptions {
             salt: job.unit.to_string().into_bytes(),
             sample: job.sample,
             request_timeout: job.request_timeout,
             drain_timeout: DRAIN,
             workers: self.workers,
-            before_start: scraper.clone().map(before_start),
+            before_start: watcher.clone().map(before_start),
             ..LoadOptions::default()
         };
         // What is discarded needs no error.
@@ -156,19 +156,19 @@ impl LoadClient {
             write_file(&dir.join("requests.csv"), |out| stats::write_requests_csv(&data, out))?;
         }
         let summary = stats::summarize(&data, &job.slo.0, job.gpus);
-        let server = match &scraper {
-            Some(scraper) => scraper.means_after(summary.n_ok).await,
-            None => ServerMeans::default(),
+        let seen = match &watcher {
+            Some(watcher) => watcher.end(summary.duration_s, summary.n_ok).await,
+            None => Seen::default(),
         };
         if let Some(dir) = job.files {
-            write_file(&dir.join("telemetry.csv"), |out| match &scraper {
-                Some(scraper) => scraper.write_csv(out),
-                None => telemetry::write_empty_csv(out),
+            write_file(&dir.join("telemetry.csv"), |out| match &watcher {
+                Some(_) => seen.series.write_csv(out),
+                None => write_empty_csv(out),
             })?;
         }
-        let context = context(job.workload, job.max_error_rate, server.restarted);
-        let invalid = stats::validity(&summary, &context);
-        Ok(Measurement { summary, server, invalid, client_error })
+        let context = context(job.workload, job.max_error_rate, seen.means.restarted);
+        let invalid = stats::validity(&summary, &context).or_else(|| seen.gpus.problem().map(Invalid::passing));
+        Ok(Measurement { summary, seen, invalid, client_error })
     }
 }
 
@@ -210,17 +210,25 @@ fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::
     written.map_err(|e| LoaderError { cause: format!("cannot write {}: {e}", path.display()), deterministic: false })
 }
 
-/// What reads the server's metrics around a sample. A server without any is measured all the same.
-async fn scraper(target: &Target) -> Option<Scraper> {
-    target.api.metrics.as_ref()?;
-    let client = load::control_client(target, SCRAPE).await.ok()?;
-    Scraper::new(client, &target.base_url, &target.api)
+/// What watches the engine, its GPUs and the host during a sample. A server without metrics is measured all the same.
+async fn watcher(target: &Target, job: &Job<'_>) -> Option<Watcher> {
+    // What is discarded is not watched.
+    if job.files.is_none() && job.watch.interval.is_zero() && target.api.metrics.is_none() {
+        return None;
+    }
+    let engine = match target.api.metrics {
+        Some(_) => {
+            let client = load::control_client(target, SCRAPE).await.ok();
+            client.and_then(|client| Scraper::new(client, &target.base_url, &target.api))
+        }
+        None => None,
+    };
+    Watcher::start(Watching { engine, gpus: job.watch.gpus.clone(), interval: job.watch.interval })
 }
 
 /// The look before the measured part, from a load thread.
-fn before_start(scraper: Scraper) -> BeforeStart {
-    let runtime = tokio::runtime::Handle::current();
-    BeforeStart(Arc::new(move || runtime.block_on(scraper.look_before())))
+fn before_start(watcher: Watcher) -> BeforeStart {
+    BeforeStart(Arc::new(move || watcher.begin()))
 }
 
 /// The endpoint as the load generator takes it.

@@ -22,7 +22,7 @@ use crate::digest::UnitId;
 use crate::event::live::LiveUnits;
 use crate::event::{Event, FailureClass, Outcome, Stage};
 use crate::stats::Sanity;
-use crate::store::record::AttemptRecord;
+use crate::store::record::{AttemptRecord, StartRecord};
 use crate::store::{Lookup, Reservation, Store, StoreError};
 
 /// Everything a group needs beside its worklist.
@@ -69,6 +69,8 @@ pub(super) struct Group<'a> {
     pub(super) starts: u32,
     /// What the engine that was started last answered to the fixed question.
     pub(super) sanity: Option<Sanity>,
+    /// How the engine that was started last came up.
+    pub(super) startup: StartRecord,
     /// Why the deployment failed for good, once it has.
     pub(super) failure: Option<String>,
     /// Units that a search has brought into the run.
@@ -116,6 +118,7 @@ impl<'a> Group<'a> {
             events,
             starts,
             sanity: None,
+            startup: StartRecord::default(),
             failure: None,
             joined: BTreeSet::new(),
             progress: Throttle::default(),

@@ -11,7 +11,9 @@ use super::tokenizers::TokenizerPath;
 use crate::deploy::Endpoint;
 use crate::digest::UnitId;
 use crate::spec::policy::Slo;
-use crate::stats::{Invalid, Progress, Sanity, ServerMeans, Summary};
+use crate::stats::{Invalid, Progress, Sanity, Summary};
+use crate::telemetry::Seen;
+use crate::telemetry::gpu::GpuOptions;
 use crate::wire::ApiSpec;
 use crate::workload::Workload;
 
@@ -35,16 +37,25 @@ pub struct Job<'a> {
     pub progress: Arc<Progress>,
     /// Ends the measurement early; it then returns an error.
     pub cancel: CancellationToken,
+    pub watch: Watch,
     /// Where `requests.csv` is written; `None` for a measurement that is discarded.
     pub files: Option<&'a Path>,
+}
+
+/// What is looked at while a sample is measured.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    pub gpus: GpuOptions,
+    /// Between two looks; zero is only before and after.
+    pub interval: Duration,
 }
 
 /// What a sample measured.
 #[derive(Clone, Debug)]
 pub struct Measurement {
     pub summary: Summary,
-    /// The server's own means over the measured part, where it tells them.
-    pub server: ServerMeans,
+    /// What the engine, the GPUs and the host said meanwhile.
+    pub seen: Seen,
     /// Why it does not count.
     pub invalid: Option<Invalid>,
     /// What the client's own figures are off by on this host, where that was found out.

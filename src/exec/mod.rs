@@ -13,16 +13,18 @@ mod run;
 mod sample;
 pub mod search;
 mod start;
+mod startup;
 #[cfg(test)]
 mod tests;
 mod throttle;
 pub mod tokenizers;
+pub mod usage;
 pub mod work;
 
 pub use cancel::Cancel;
 pub use client::LoadClient;
 pub use exit::Verdict;
 pub use group::{GroupContext, run_group};
-pub use loader::{ClientError, Job, Loader, LoaderError, Measurement};
+pub use loader::{ClientError, Job, Loader, LoaderError, Measurement, Watch};
 pub use run::{ExecError, Judge, Reporter, RunOutcome, RunRequest, run};
 pub use work::{GroupWork, UnitWork};

@@ -320,7 +320,7 @@ fn group_work(plan: &Plan, deployment: &Deployment, run: &str, provenance: &Prov
         units: Vec::new(),
         searches: Vec::new(),
         provenance: Provenance { template: toml::to_string(&deployment.spec).ok(), ..provenance.clone() },
-        usd_per_hour: plan.cost.gpu_hour(&deployment.hardware).map(|usd| usd * f64::from(deployment.gpus)),
+        usd_per_hour: plan.cost.hour(&deployment.hardware, deployment.gpus),
         starts_before: 0,
     }
 }

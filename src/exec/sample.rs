@@ -1,20 +1,23 @@
 //! Measuring one sample of one unit: tries, limits, commit.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::Since;
 use super::group::{Flow, Group};
-use super::loader::{Job, LoaderError, Measurement};
+use super::loader::{Job, LoaderError, Measurement, Watch};
+use super::usage::{UsageSeries, resources};
 use crate::clock::{Stopwatch, rfc3339};
 use crate::deploy::{Engine, Failure};
 use crate::event::live::LiveUnit;
 use crate::event::{Event, FailureClass, Outcome, Stage};
 use crate::stats::Invalid;
-use crate::store::record::{AttemptRecord, Provenance, Resources, SampleRecord};
+use crate::store::record::{AttemptRecord, Provenance, SampleRecord};
 use crate::store::{SampleDraft, StoreError};
+use crate::telemetry::gpu::GpuOptions;
 use crate::units::format_duration;
 
 /// Lines of the engine's log that are kept with a sample, and with a failure.
@@ -36,6 +39,13 @@ enum Attempt {
         failure: Failure,
         engine_died: bool,
     },
+}
+
+/// A sample as it was measured, before it is committed.
+struct Measured {
+    measurement: Measurement,
+    /// What the container used.
+    usage: UsageSeries,
 }
 
 /// A try that is under way.
@@ -152,12 +162,12 @@ impl Group<'_> {
         engine: &dyn Engine,
     ) -> Attempt {
         let measured = self.measure_in_time(index, this, &draft, engine).await;
-        let measurement = match measured {
-            Ok(Some(measurement)) => measurement,
+        let measured = match measured {
+            Ok(Some(measured)) => measured,
             Ok(None) => return Attempt::Interrupted,
             Err((failure, engine_died)) => return Attempt::Failed { failure, engine_died },
         };
-        match self.commit(index, this, draft, measurement, engine) {
+        match self.commit(index, this, draft, measured, engine) {
             Ok(invalid) => Attempt::Done(invalid),
             Err(e) => Attempt::Failed { failure: not_stored(&e), engine_died: false },
         }
@@ -170,7 +180,7 @@ impl Group<'_> {
         this: &Try,
         draft: &SampleDraft,
         engine: &dyn Engine,
-    ) -> Result<Option<Measurement>, (Failure, bool)> {
+    ) -> Result<Option<Measured>, (Failure, bool)> {
         let work = &self.units[index].work;
         let progress = Arc::default();
         let live = LiveUnit {
@@ -198,10 +208,12 @@ impl Group<'_> {
             sample: this.sample,
             progress,
             cancel: cancel.clone(),
+            watch: self.watch(index, engine),
             files: Some(draft.path()),
         };
         let mut measuring = self.context.loader.measure(job);
         let limit = work.policy.measure_timeout;
+        let usage = Mutex::default();
         let measured = tokio::select! {
             biased;
             () = self.context.cancel.interrupted() => {
@@ -211,6 +223,7 @@ impl Group<'_> {
             }
             failure = engine.crashed() => return Err((at_measure(failure), true)),
             measured = tokio::time::timeout(limit, &mut measuring) => measured,
+            () = watch_usage(engine, work.policy.scrape_interval, &usage) => unreachable!("it is watched until the measurement ends"),
         };
         let Ok(measured) = measured else {
             let cause = format!(
@@ -222,7 +235,18 @@ impl Group<'_> {
                 false,
             ));
         };
-        self.judge(measured, engine).await.map(Some)
+        let measurement = self.judge(measured, engine).await?;
+        Ok(Some(Measured { measurement, usage: usage.into_inner().unwrap_or_else(PoisonError::into_inner) }))
+    }
+
+    /// What is looked at meanwhile.
+    fn watch(&self, index: usize, engine: &dyn Engine) -> Watch {
+        let policy = &self.units[index].work.policy;
+        // A simulated engine uses none.
+        let real = !self.work.simulated && self.work.deployment.gpus > 0;
+        let dcgm = policy.dcgm.clone().filter(|_| real);
+        let gpus = GpuOptions { ids: engine.gpus(), dcgm, owner: engine.control_group() };
+        Watch { gpus, interval: policy.scrape_interval }
     }
 
     /// Errors of a sample whose engine died meanwhile are the engine's, and tell nothing about the unit.
@@ -254,9 +278,11 @@ impl Group<'_> {
         index: usize,
         this: &Try,
         draft: SampleDraft,
-        measurement: Measurement,
+        measured: Measured,
         engine: &dyn Engine,
     ) -> Result<Option<Invalid>, StoreError> {
+        let Measured { measurement, usage } = measured;
+        append_usage(&draft.path().join("telemetry.csv"), &usage)?;
         let log = engine.log_tail(LOG_LINES);
         if !log.is_empty() {
             let path = draft.path().join("engine.log");
@@ -301,10 +327,13 @@ impl Group<'_> {
             simulated: self.work.simulated,
             cost_usd: self.work.usd_per_hour.map(|usd| usd * summary.duration_s / 3600.0),
             summary,
-            resources: Resources::default(),
+            resources: resources(&measurement.seen, &usage),
             sanity: self.sanity.clone(),
             prefetching: self.context.downloads.was(this.downloads),
-            server: measurement.server,
+            server: measurement.seen.means,
+            load: measurement.seen.load,
+            watch: measurement.seen.cost,
+            startup: self.startup.clone(),
             client_error_ttft_ms: measurement.client_error.map(|e| e.ttft_ms),
             client_error_itl_ms: measurement.client_error.map(|e| e.itl_ms),
             provenance: self.provenance(engine),
@@ -322,6 +351,7 @@ impl Group<'_> {
             image_digest: engine.image_digest(),
             model_commit: engine.model_commit(),
             docker_version: engine.container_engine(),
+            image_labels: engine.image_labels(),
             network_path: Some(engine.endpoint().network_path.clone()),
             ..self.work.provenance.clone()
         }
@@ -363,6 +393,32 @@ impl Group<'_> {
             retry,
         });
     }
+}
+
+/// Looks at what the container uses, for as long as it is polled.
+async fn watch_usage(engine: &dyn Engine, interval: Duration, into: &Mutex<UsageSeries>) {
+    let since = Stopwatch::start();
+    loop {
+        match engine.usage().await {
+            Some(usage) => {
+                into.lock().unwrap_or_else(PoisonError::into_inner).push(since.elapsed().as_secs_f64(), usage);
+            }
+            // Nobody counts.
+            None => std::future::pending().await,
+        }
+        if interval.is_zero() {
+            std::future::pending().await
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+fn append_usage(path: &Path, usage: &UsageSeries) -> Result<(), StoreError> {
+    if usage.is_empty() {
+        return Ok(());
+    }
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    file.and_then(|file| usage.append_csv(file)).map_err(StoreError::io("write", path))
 }
 
 /// A death is told with the stage it happened in.

@@ -7,7 +7,8 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::group::{Flow, Group};
-use super::loader::Job;
+use super::loader::{Job, Watch};
+use super::startup;
 use super::work::UnitWork;
 use crate::clock::rfc3339;
 use crate::deploy::{Engine, Failure, Progress};
@@ -27,7 +28,9 @@ const PROBE_PAUSE: Duration = Duration::from_secs(1);
 /// An engine that is ready to be measured.
 struct Started {
     engine: Box<dyn Engine>,
-    /// To its first token.
+    /// To get what it needs.
+    prepare_s: f64,
+    /// From there to its first token.
     seconds: f64,
     /// What it answered to the fixed question.
     sanity: Option<Sanity>,
@@ -48,8 +51,9 @@ impl Group<'_> {
             let cancel = self.context.cancel.clone();
             let Some(result) = cancel.or_interrupted(self.start_and_warm_up()).await else { return Flow::Stop };
             match result {
-                Ok(Started { engine: started, seconds, sanity }) => {
+                Ok(Started { engine: started, prepare_s, seconds, sanity }) => {
                     self.starts += 1;
+                    self.startup = startup::record(started.startup(), prepare_s, seconds);
                     self.sanity = sanity;
                     self.tell(Event::DeploymentReady {
                         deploy_id: self.work.deployment.id,
@@ -94,7 +98,9 @@ impl Group<'_> {
     /// An engine that has given its first token, makes sense and has worked for a moment.
     async fn start_and_warm_up(&self) -> Result<Started, Failure> {
         // What it waits for here is no part of what the engine takes.
+        let preparing = tokio::time::Instant::now();
         self.context.deployer.prepare(&self.work.deployment, &|p| self.tell_progress(p)).await?;
+        let prepare_s = preparing.elapsed().as_secs_f64();
         let begun = tokio::time::Instant::now();
         let engine = self.start_in_time().await?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -104,7 +110,7 @@ impl Group<'_> {
             made = self.make_sure(&*engine) => made,
         };
         match ready {
-            Ok(sanity) => Ok(Started { engine, seconds, sanity }),
+            Ok(sanity) => Ok(Started { engine, prepare_s, seconds, sanity }),
             Err(failure) => {
                 let _ = engine.stop().await;
                 Err(failure)
@@ -264,6 +270,7 @@ impl Group<'_> {
             sample: u32::MAX - self.starts,
             progress: Arc::default(),
             cancel: CancellationToken::new(),
+            watch: Watch::default(),
             files: None,
         };
         let _ = tokio::time::timeout(unit.policy.measure_timeout, self.context.loader.measure(job)).await;

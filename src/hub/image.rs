@@ -25,6 +25,7 @@ pub struct Image {
     pub repo_digests: Vec<String>,
     /// The user its processes run as unless told otherwise.
     pub user: Option<String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How far a pull is.
@@ -86,11 +87,15 @@ impl Image {
 /// Looks at an image of this host; `None` when it is not here.
 pub async fn local(docker: &Docker, reference: &str) -> Result<Option<Image>, HubError> {
     match docker.inspect_image(reference).await {
-        Ok(found) => Ok(Some(Image {
-            id: found.id.unwrap_or_default(),
-            repo_digests: found.repo_digests.unwrap_or_default(),
-            user: found.config.and_then(|c| c.user).filter(|u| !u.is_empty()),
-        })),
+        Ok(found) => {
+            let config = found.config.unwrap_or_default();
+            Ok(Some(Image {
+                id: found.id.unwrap_or_default(),
+                repo_digests: found.repo_digests.unwrap_or_default(),
+                user: config.user.filter(|u| !u.is_empty()),
+                labels: config.labels.unwrap_or_default().into_iter().collect(),
+            }))
+        }
         Err(e) if status(&e) == Some(404) => Ok(None),
         Err(e) => Err(HubError::Inspect { image: reference.to_string(), reason: reason(&e) }),
     }
@@ -217,6 +222,7 @@ mod tests {
             id: "sha256:id".into(),
             repo_digests: vec!["other/x@sha256:2".into(), "vllm/vllm-openai@sha256:1".into()],
             user: None,
+            labels: BTreeMap::new(),
         };
         assert_eq!(image.digest("docker.io/vllm/vllm-openai:v1"), "sha256:1");
         assert_eq!(image.digest("built-here:1"), "sha256:id");

@@ -130,10 +130,9 @@ impl Plan {
         let seconds = (mean.is_some() || samples == 0).then(|| per_deployment.values().sum());
         let price = |(d, seconds): (&usize, &f64)| {
             let deployment = &self.deployments[*d];
-            let usd = self.cost.gpu_hour(&deployment.hardware)?;
-            Some(usd * f64::from(deployment.gpus) * seconds / 3600.0)
+            Some(self.cost.hour(&deployment.hardware, deployment.gpus)? * seconds / 3600.0)
         };
-        let priced = seconds.is_some() && !self.cost.gpu_hour_usd.is_empty();
+        let priced = seconds.is_some() && !self.cost.is_empty();
         let usd = if priced { per_deployment.iter().map(price).sum() } else { None };
         Estimate {
             starts: starts.values().map(|n| u64::from(*n)).sum(),

@@ -132,13 +132,12 @@ impl Report {
         self.units.retain(wanted);
     }
 
-    /// Prices every sample anew: GPUs × window × the price of the hardware class. A class without a price has no cost.
+    /// Prices every sample anew: window × the price of an hour of its deployment. A class without a price has no cost.
     pub fn reprice(&mut self, cost: &Cost) {
         for unit in &mut self.units {
-            let price = cost.gpu_hour(&unit.facts.hardware);
-            let gpus = f64::from(unit.facts.gpus);
+            let hour = cost.hour(&unit.facts.hardware, unit.facts.gpus);
             for sample in &mut unit.samples {
-                sample.cost_usd = price.map(|usd| usd * gpus * sample.summary.duration_s / 3600.0);
+                sample.cost_usd = hour.map(|usd| usd * sample.summary.duration_s / 3600.0);
             }
         }
     }
@@ -211,10 +210,8 @@ mod tests {
 
     #[test]
     fn the_longest_fitting_price_counts() {
-        let cost = Cost { gpu_hour_usd: BTreeMap::from([("h100".into(), 2.0), ("h100-sxm".into(), 3.0)]) };
-        assert_eq!(cost.gpu_hour("h100-sxm-80gb"), Some(3.0));
-        assert_eq!(cost.gpu_hour("h100-pcie"), Some(2.0));
-        assert_eq!(cost.gpu_hour("h1000"), None);
+        let gpu_hour_usd = BTreeMap::from([("h100".into(), 2.0), ("h100-sxm".into(), 3.0)]);
+        let cost = Cost { gpu_hour_usd, ..Cost::default() };
         let mut report = testing::report();
         report.reprice(&cost);
         let sample = &report.units[0].samples[0];

@@ -16,6 +16,7 @@ mod hub;
 pub mod image;
 mod log;
 mod metrics;
+mod old_metrics;
 mod openai;
 pub mod options;
 pub mod preset;

@@ -114,6 +114,8 @@ pub struct SimOptions {
     /// Records when each token was written; see [`super::SimServer::take_trace`].
     pub trace: bool,
     pub metrics: MetricsAt,
+    /// Metrics have the names of older versions.
+    pub old_metrics: bool,
     /// Memory of the host that loading takes and keeps, in bytes.
     pub host_memory: u64,
     /// For NIM: whether an image of the first generation or of a later one is impersonated.
@@ -214,6 +216,7 @@ impl SimOptions {
             kv_tokens: None,
             prefix_caching: true,
             cache_report: false,
+            old_metrics: false,
             stream_interval: 1,
             tokens_per_event: 1,
             empty_text: 0.03,
@@ -297,6 +300,7 @@ impl SimOptions {
             "early_role" => self.early_role = boolean(name, v)?,
             "keep_alive" => self.keep_alive = Some(duration(name, v)?).filter(|d| !d.is_zero()),
             "trace" => self.trace = boolean(name, v)?,
+            "old_metrics" => self.old_metrics = boolean(name, v)?,
             "metrics_port" => self.metrics = MetricsAt::Port(integer(name, v, 1, u64::from(u16::MAX))? as u16),
             "host_memory" => self.host_memory = bytes(name, v)?,
             "nim_generation" => self.nim_generation = integer(name, v, 1, 2)? as u32,
@@ -435,6 +439,7 @@ pub const OPTIONS: &[OptionDoc] = &[
     o("early_role", "false", "Chat: sends the role-only delta at once instead of with the first token."),
     o("keep_alive", "\"5s\"", "Idle connections are closed after this; `0s` never. By default as the stack does."),
     o("trace", "false", "Records when each token was written, for the library's caller."),
+    o("old_metrics", "false", "Metrics have the names that older versions of the engine had for them."),
     o("metrics_port", "8002", "Port of the metrics alone, as with Triton; without it they are on the server's own."),
     o("host_memory", "\"256MiB\"", "Memory of the host that loading takes and keeps."),
     o("nim_generation", "2", "Whether a NIM 1.x (`1`) or a later one (`2`) is impersonated by `--as-image`."),

@@ -11,7 +11,7 @@ use super::http::{Request, Response};
 use super::hub::{Hub, Order};
 use super::options::MetricsAt;
 use super::tokens::with_bos;
-use super::{metrics, openai, triton};
+use super::{metrics, old_metrics, openai, triton};
 
 /// How often SGLang looks whether its health request was answered: no call is faster.
 const SGLANG_HEALTH_POLL: Duration = Duration::from_secs(1);
@@ -203,7 +203,8 @@ fn tokenize(hub: &Hub, body: &[u8]) -> Response {
 fn prometheus(hub: &Hub) -> Response {
     let mut engine = hub.engine();
     let ledger: &Ledger = engine.ledger();
-    let body = metrics::prometheus(hub.options.flavor, &hub.options.model, ledger);
+    let text = metrics::prometheus(hub.options.flavor, &hub.options.model, ledger);
+    let body = if hub.options.old_metrics { old_metrics::rename(hub.options.flavor, &text) } else { text };
     Response { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
 }
 

@@ -2,6 +2,7 @@
 //! and the known methods and engines are handed in.
 
 pub mod block;
+pub mod cost;
 pub mod expr;
 pub mod gate;
 pub mod params;

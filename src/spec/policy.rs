@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::cost::{Cost, Market};
 use crate::value::Value;
 
 /// Which images and models are removed when no later deployment of a run needs them.
@@ -113,6 +114,10 @@ pub struct RunPolicy {
     pub float: Vec<String>,
     /// Seed of the order within a round.
     pub seed: u64,
+    /// Between two looks at the engine's metrics, the GPUs and the host; zero is only before and after a sample.
+    pub scrape_interval: Duration,
+    /// URL of a DCGM exporter that tells of the GPUs, in place of this host's own library.
+    pub dcgm: Option<String>,
     /// URL that is told when a run ends; `${NAME}` is read from the environment.
     pub webhook: Option<String>,
 }
@@ -144,6 +149,8 @@ impl std::default::Default for RunPolicy {
             prefetch: true,
             float: Vec::new(),
             seed: 0,
+            scrape_interval: Duration::from_secs(1),
+            dcgm: None,
             webhook: None,
         }
     }
@@ -159,22 +166,6 @@ impl Slo {
     /// Whether any limit is per request, so that there is a goodput.
     pub fn judges_requests(&self) -> bool {
         self.0.keys().any(|key| super::sections::REQUEST_METRICS.contains(&key.as_str()))
-    }
-}
-
-/// `[cost]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cost {
-    /// US dollars per GPU and hour, by hardware class or a prefix of it (`h100` matches `h100-sxm-80gb`).
-    pub gpu_hour_usd: BTreeMap<String, f64>,
-}
-
-impl Cost {
-    /// US dollars per GPU and hour of a hardware class: the longest name that is the class or a prefix of it.
-    pub fn gpu_hour(&self, hardware: &str) -> Option<f64> {
-        let fits =
-            |name: &str| hardware.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-        self.gpu_hour_usd.iter().filter(|(name, _)| fits(name)).max_by_key(|(name, _)| name.len()).map(|(_, usd)| *usd)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value as Json, json};
 
 use super::params::{BUILTIN_ENGINES, BUILTIN_METHODS, DefaultValue, Kind, PARAMS, Param, Scope};
-use super::policy::SanityCheck;
+use super::policy::{Market, SanityCheck};
 use super::sections::{AGGREGATES, FLOAT, REQUEST_METRICS, RUN_KEYS, SAMPLE_METRICS};
 
 /// The schema, formatted as it is committed.
@@ -44,11 +44,20 @@ pub fn json_schema() -> Json {
             "run": { "$ref": "#/$defs/run" },
             "slo": { "$ref": "#/$defs/slo" },
             "cost": { "type": "object", "additionalProperties": false, "properties": {
-                "gpu_hour_usd": { "type": "object", "additionalProperties": { "type": "number", "minimum": 0 } },
+                "gpu_hour_usd": { "$ref": "#/$defs/prices" },
+                "node_hour_usd": { "$ref": "#/$defs/prices" },
+                "node_gpus": { "type": "integer", "minimum": 1 },
+                "market": { "enum": Market::WORDS },
             }},
             "gate": gate(),
         },
         "$defs": {
+            "prices": { "type": "object", "additionalProperties": { "anyOf": [
+                { "type": "number", "minimum": 0 },
+                { "type": "object", "additionalProperties": false, "properties": {
+                    "on_demand": { "type": "number", "minimum": 0 }, "spot": { "type": "number", "minimum": 0 },
+                }},
+            ]}},
             "duration": { "type": "string", "pattern": "^\\s*([0-9.]+\\s*(us|µs|ms|s|m|min|h|d)\\s*)+$" },
             "range": { "type": "object", "required": ["from", "to"], "additionalProperties": false, "properties": {
                 "from": { "type": "number" }, "to": { "type": "number" }, "times": { "type": "number", "exclusiveMinimum": 1 },
@@ -177,7 +186,7 @@ fn run() -> Json {
             "evict" => json!({ "enum": [true, false, "all"] }),
             "max_error_rate" => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
             "sanity" => json!({ "enum": SanityCheck::WORDS }),
-            "gate" | "webhook" => json!({ "type": "string" }),
+            "gate" | "webhook" | "dcgm" => json!({ "type": "string" }),
             "devices" => json!({ "type": "array", "items": { "type": "string" } }),
             "float" => json!({ "type": "array", "items": { "enum": FLOAT } }),
             _ => json!({ "$ref": "#/$defs/duration" }),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::gate::{self, Limit};
-use super::policy::{Cost, ErrorTerm, Evict, Gate, RunPolicy, SanityCheck, Slo};
+use super::policy::{ErrorTerm, Evict, Gate, RunPolicy, SanityCheck, Slo};
 use super::read::Reader;
 use super::tree::{Entry, Node};
 use crate::diag::{self, Diagnostic};
@@ -55,6 +55,8 @@ pub const RUN_KEYS: &[&str] = &[
     "prefetch",
     "float",
     "seed",
+    "scrape_interval",
+    "dcgm",
     "webhook",
 ];
 
@@ -84,7 +86,7 @@ impl RunSetting {
                 let word = value.as_str().and_then(SanityCheck::parse);
                 word.map(SettingValue::Sanity).ok_or("one of \"off\", \"warn\" and \"require\"")
             }
-            "gate" | "webhook" => value.as_str().map(|s| SettingValue::Text(s.into())).ok_or("a string"),
+            "gate" | "webhook" | "dcgm" => value.as_str().map(|s| SettingValue::Text(s.into())).ok_or("a string"),
             "float" => {
                 let kinds = texts(value).filter(|words| words.iter().all(|w| FLOAT.contains(&w.as_str())));
                 kinds.map(SettingValue::Texts).ok_or("a list of \"image\", \"model\" and \"asset\"")
@@ -120,12 +122,14 @@ impl RunSetting {
             ("sanity", SettingValue::Sanity(s)) => run.sanity = *s,
             ("gate", SettingValue::Text(s)) => run.gate = Some(s.clone()),
             ("webhook", SettingValue::Text(s)) => run.webhook = Some(s.clone()),
+            ("dcgm", SettingValue::Text(s)) => run.dcgm = Some(s.clone()),
             ("devices", SettingValue::Texts(l)) => run.devices = l.clone(),
             ("float", SettingValue::Texts(l)) => run.float = l.clone(),
             ("ready_timeout", SettingValue::Time(d)) => run.ready_timeout = *d,
             ("request_timeout", SettingValue::Time(d)) => run.request_timeout = *d,
             ("measure_timeout", SettingValue::Time(d)) => run.measure_timeout = *d,
             ("settle", SettingValue::Time(d)) => run.settle = *d,
+            ("scrape_interval", SettingValue::Time(d)) => run.scrape_interval = *d,
             ("max_age", SettingValue::Time(d)) => run.max_age = Some(*d),
             ("budget", SettingValue::Time(d)) => run.budget = Some(*d),
             (key, value) => unreachable!("`{key}` was checked and cannot be {value:?}"),
@@ -207,33 +211,6 @@ impl Reader<'_> {
         });
         let message = format!("`{}` is not a metric of [{section}]", entry.key);
         self.push(Diagnostic::new("unknown_metric", message).help(help), &entry.key_span);
-    }
-
-    pub(super) fn cost(&mut self, entries: &[Entry]) -> Cost {
-        let mut cost = Cost::default();
-        for entry in entries {
-            match (&*entry.key, entry.node.as_table()) {
-                ("gpu_hour_usd", Some(prices)) => {
-                    for price in prices {
-                        match price.node.as_scalar().and_then(Value::as_f64).filter(|p| *p >= 0.0) {
-                            Some(p) => {
-                                cost.gpu_hour_usd.insert(price.key.to_string(), p);
-                            }
-                            None => {
-                                let message = format!("the price of `{}` takes a number of at least 0", price.key);
-                                self.push(Diagnostic::new("wrong_type", message), &price.node.span);
-                            }
-                        }
-                    }
-                }
-                _ => {
-                    let help = "write gpu_hour_usd = { h100 = 2.49 }";
-                    let message = format!("`{}` is not a price table of [cost]", entry.key);
-                    self.push(Diagnostic::new("unknown_setting", message).help(help), &entry.key_span);
-                }
-            }
-        }
-        cost
     }
 
     pub(super) fn gate(&mut self, entries: &[Entry]) -> Gate {

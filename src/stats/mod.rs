@@ -24,7 +24,7 @@ pub use csv::{RequestsError, read_requests_csv, write_requests_csv};
 pub use histogram::Histogram;
 pub use record::{Gaps, LoadShape, RequestRecord, SampleData, Status};
 pub use sanity::{Sanity, Sense};
-pub use server::ServerMeans;
+pub use server::{Gauge, ServerLoad, ServerMeans, WatchCost};
 pub use summary::{goodput, summarize};
 pub use validity::{Invalid, SampleContext, validity};
 

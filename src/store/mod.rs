@@ -25,6 +25,7 @@ mod place;
 pub mod record;
 pub mod recover;
 pub mod row;
+mod row_telemetry;
 pub mod run_dir;
 mod run_seal;
 pub mod seal;

@@ -10,7 +10,7 @@ use crate::event::search::SearchResult;
 use crate::event::{Counts, FailureClass, Outcome, Stage};
 use crate::plan::Status;
 use crate::spec::policy::{Cost, Gate, Slo};
-use crate::stats::{Sanity, ServerMeans, Summary};
+use crate::stats::{Sanity, ServerLoad, ServerMeans, Summary, WatchCost};
 use crate::value::Value;
 
 /// Schema number of `unit.json`, `result.json` and `plan.json`. Files of schema 1 had no checksum.
@@ -115,6 +115,15 @@ pub struct SampleRecord {
     /// What the server itself measured in the window.
     #[serde(default)]
     pub server: ServerMeans,
+    /// How loaded the server was in the window, by its own metrics.
+    #[serde(default)]
+    pub load: ServerLoad,
+    /// What it took to watch it.
+    #[serde(default)]
+    pub watch: WatchCost,
+    /// How the engine came up that the sample was measured on.
+    #[serde(default)]
+    pub startup: StartRecord,
     /// US dollars for the measured window at the price of the run's `[cost]`.
     #[serde(default)]
     pub cost_usd: Option<f64>,
@@ -131,12 +140,56 @@ pub struct SampleRecord {
 
 /// What the sample used, where it was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     pub gpu_power_mean_w: Option<f64>,
     pub energy_j: Option<f64>,
     pub gpu_memory_peak_mib: Option<f64>,
     /// Share of the KV cache, 0 to 1.
     pub kv_cache_usage_peak: Option<f64>,
+    /// Share of time in which a kernel ran, 0 to 1; mean over GPUs and looks.
+    pub gpu_utilization_mean: Option<f64>,
+    pub gpu_temperature_peak_c: Option<f64>,
+    pub gpu_sm_clock_mean_mhz: Option<f64>,
+    /// Share of looks at which the power limit held the clocks down.
+    pub gpu_power_capped: Option<f64>,
+    /// Share of the host's processors in use, 0 to 1.
+    pub host_cpu_mean: Option<f64>,
+    pub host_memory_peak_mib: Option<f64>,
+    /// Cores that the container used.
+    pub container_cpu_cores_mean: Option<f64>,
+    pub container_memory_peak_mib: Option<f64>,
+    /// Seconds that its CPU limit held the container back.
+    pub container_throttled_s: Option<f64>,
+}
+
+/// How an engine came up. `None` where its log does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StartRecord {
+    /// Image and model got, devices waited for.
+    pub prepare_s: Option<f64>,
+    /// From there to the first token.
+    pub ready_s: Option<f64>,
+    pub weights_s: Option<f64>,
+    pub compile_s: Option<f64>,
+    pub graphs_s: Option<f64>,
+    /// Room in the KV cache.
+    pub kv_cache_tokens: Option<u64>,
+    /// What the weights take of GPU memory.
+    pub weights_gib: Option<f64>,
+    /// All caches that it was given held something.
+    pub warm_caches: Option<bool>,
+    pub milestones: Vec<MilestoneRecord>,
+}
+
+/// Something that an engine's log told on its way up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MilestoneRecord {
+    pub name: String,
+    pub value: String,
+    /// Since the container was started.
+    pub seconds: f64,
 }
 
 /// A try that gave no sample.
@@ -184,6 +237,9 @@ pub struct Provenance {
     pub gpus: Vec<GpuRecord>,
     pub driver: Option<String>,
     pub docker_version: Option<String>,
+    /// Labels of the image that ran.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub image_labels: BTreeMap<String, String>,
     /// How requests reached the engine, such as `loopback` or `https://host`.
     pub network_path: Option<String>,
     /// The template as rendered, as TOML.

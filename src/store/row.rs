@@ -62,7 +62,7 @@ impl Column {
     /// What a typed format keeps the column as.
     pub fn kind(&self) -> Kind {
         match self.name {
-            "valid" | "simulated" | "steady_reached" | "prefetching" => Kind::Flag,
+            "valid" | "simulated" | "steady_reached" | "prefetching" | "warm_caches" => Kind::Flag,
             "sanity_logprob" => Kind::Number,
             "started_at" => Kind::Time,
             name if COUNTS.contains(&name) => Kind::Count,
@@ -93,6 +93,7 @@ const COUNTS: &[&str] = &[
     "cached_input_tokens",
     "attempt",
     "engine_start",
+    "kv_cache_tokens",
 ];
 
 /// The values of one row, in the order of [`columns`].
@@ -199,7 +200,7 @@ impl<T: Into<Field>> From<Option<T>> for Field {
 }
 
 impl<'a> RowSource<'a> {
-    fn sample(&self) -> Option<&'a SampleRecord> {
+    pub(super) fn sample(&self) -> Option<&'a SampleRecord> {
         match self.measured {
             Measured::Sample(s) => Some(s),
             Measured::Attempt(_) => None,
@@ -277,7 +278,12 @@ fn joined(texts: Vec<String>) -> Field {
     if texts.is_empty() { Field::Empty } else { Field::Text(texts.join(";")) }
 }
 
-const fn col(name: &'static str, unit: &'static str, doc: &'static str, get: fn(&RowSource<'_>) -> Field) -> Column {
+pub(super) const fn col(
+    name: &'static str,
+    unit: &'static str,
+    doc: &'static str,
+    get: fn(&RowSource<'_>) -> Field,
+) -> Column {
     Column { name, unit, doc, get }
 }
 
@@ -291,6 +297,7 @@ fn table() -> Vec<Column> {
     columns.extend(coordinate_columns());
     columns.extend(server_columns());
     columns.extend(sanity_columns());
+    columns.extend(super::row_telemetry::columns());
     columns
 }
 
@@ -482,7 +489,7 @@ fn resource_columns() -> Vec<Column> {
     ]
 }
 
-fn positive(n: u64) -> Option<f64> {
+pub(super) fn positive(n: u64) -> Option<f64> {
     (n > 0).then_some(n as f64)
 }
 

@@ -1,10 +1,12 @@
 //! A container whose server answers.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::BoxFuture;
 
 use super::held::Held;
 use super::watch::Watch;
-use crate::deploy::{Endpoint, Engine, Failure};
+use crate::deploy::{ContainerUsage, Endpoint, Engine, Failure, Startup};
 
 /// A container that serves.
 pub struct DockerEngine {
@@ -13,6 +15,7 @@ pub struct DockerEngine {
     pub(super) endpoint: Endpoint,
     pub(super) version: Option<String>,
     pub(super) image_digest: String,
+    pub(super) image_labels: BTreeMap<String, String>,
     pub(super) model_commit: Option<String>,
     pub(super) container_engine: Option<String>,
     /// Through the published port.
@@ -59,6 +62,26 @@ impl Engine for DockerEngine {
 
     fn model_commit(&self) -> Option<String> {
         self.model_commit.clone()
+    }
+
+    fn image_labels(&self) -> BTreeMap<String, String> {
+        self.image_labels.clone()
+    }
+
+    fn gpus(&self) -> Vec<String> {
+        self.held.gpus()
+    }
+
+    fn control_group(&self) -> Option<String> {
+        Some(self.held.id.clone())
+    }
+
+    fn startup(&self) -> Startup {
+        Startup { milestones: self.watch.milestones(), warm_caches: self.held.warm_caches() }
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Option<ContainerUsage>> {
+        Box::pin(self.held.usage())
     }
 
     fn log_tail(&self, lines: usize) -> String {

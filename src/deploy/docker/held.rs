@@ -1,15 +1,18 @@
 //! A container that is ours to remove, with everything it was given. However it is let go of, it is removed: in good order
 //! with a grace, else at once in the background.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::{RemoveContainerOptionsBuilder, StopContainerOptionsBuilder};
+use bollard::models::ContainerStatsResponse;
+use bollard::query_parameters::{RemoveContainerOptionsBuilder, StatsOptionsBuilder, StopContainerOptionsBuilder};
+use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use super::scratch::Scratch;
-use crate::deploy::{Failure, Stage};
+use crate::deploy::{ContainerUsage, Failure, Stage};
 use crate::host::gpu::{self, Lease};
 use crate::hub::{reason, status};
 
@@ -57,6 +60,8 @@ pub struct Held {
 pub struct Rest {
     pub scratch: Scratch,
     pub lease: Option<Lease>,
+    /// All caches that it was given held something before; `None` where it was given none.
+    pub warm_caches: Option<bool>,
 }
 
 impl Held {
@@ -84,6 +89,24 @@ impl Held {
         self.rest.take()
     }
 
+    /// The GPUs that it was given.
+    pub fn gpus(&self) -> Vec<String> {
+        let lease = self.rest.as_ref().and_then(|rest| rest.lease.as_ref());
+        lease.map(|lease| lease.ids().to_vec()).unwrap_or_default()
+    }
+
+    pub fn warm_caches(&self) -> Option<bool> {
+        self.rest.as_ref()?.warm_caches
+    }
+
+    /// What it has used so far.
+    pub async fn usage(&self) -> Option<ContainerUsage> {
+        // One look, without the second one a second later that rates would be made from.
+        let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+        let mut answers = std::pin::pin!(self.docker.stats(&self.id, Some(options)));
+        answers.next().await?.ok().map(usage)
+    }
+
     /// Lets the container run on without us.
     pub fn leave(mut self) {
         if let Some(rest) = self.rest.take() {
@@ -100,6 +123,22 @@ impl Drop for Held {
             let _ = remove(&docker, &id).await;
             drop(rest);
         });
+    }
+}
+
+fn usage(stats: ContainerStatsResponse) -> ContainerUsage {
+    let cpu = stats.cpu_stats.unwrap_or_default();
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let memory = stats.memory_stats.unwrap_or_default();
+    // Version 2 of control groups counts inactive files by their own name, version 1 by a total.
+    let droppable = |stats: &HashMap<String, u64>| {
+        stats.get("total_inactive_file").or_else(|| stats.get("inactive_file")).copied().unwrap_or(0)
+    };
+    let cache = memory.stats.as_ref().map_or(0, droppable);
+    ContainerUsage {
+        cpu_s: cpu.cpu_usage.and_then(|u| u.total_usage).map(seconds),
+        memory_mib: memory.usage.map(|bytes| bytes.saturating_sub(cache) as f64 / f64::from(1 << 20)),
+        throttled_s: cpu.throttling_data.and_then(|t| t.throttled_time).map(seconds),
     }
 }
 

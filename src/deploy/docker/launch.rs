@@ -205,6 +205,7 @@ impl Launch<'_> {
         })?;
         let Things { image: (reference, image), assets, .. } = things;
         let directories = Directories { base: &options.base, cache: &options.cache, hub: &self.shared.hub, assets };
+        let warm_caches = place::warm_caches(self.deployment, self.spec, directories);
         let binds = place::binds(self.deployment, self.spec, directories, &scratch, image.user.as_deref())?;
         let gpus = lease.as_ref().map(|l| gpus(l.ids())).unwrap_or_default();
         let labels = self.labels(&scratch, lease.as_ref(), &environment.secret);
@@ -217,7 +218,7 @@ impl Launch<'_> {
             ports: self.deployment.spec.api.metrics_port.into_iter().collect(),
             without_ulimits: false,
         };
-        Ok((placement, Rest { scratch, lease }))
+        Ok((placement, Rest { scratch, lease, warm_caches }))
     }
 
     fn labels(&self, scratch: &Scratch, lease: Option<&Lease>, secrets: &[String]) -> HashMap<String, String> {

@@ -122,6 +122,16 @@ fn mounted(
     Ok(Bind { source, target: mount.target.clone(), read_only: mount.read_only })
 }
 
+/// Whether all caches that the specification mounts hold something; `None` where it mounts none.
+pub fn warm_caches(deployment: &Deployment, spec: &ContainerSpec, directories: Directories<'_>) -> Option<bool> {
+    let names = spec.mounts.iter().filter_map(|m| m.source.strip_prefix("cache:"));
+    let holds = |name| {
+        let path = cache_dir(directories.cache, &deployment.method, name, directories.hub);
+        fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+    };
+    names.map(holds).reduce(|all, one| all && one)
+}
+
 /// `{cache}/{method}/{name}`, made where it is not there, and writable for the container's user.
 fn cache(directories: Directories<'_>, method: &str, name: &str, user: Option<&str>) -> Result<PathBuf, Failure> {
     let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\\']);

@@ -79,6 +79,7 @@ impl Launch<'_> {
             endpoint,
             version: about.version,
             image_digest,
+            image_labels: image.labels.clone(),
             model_commit: self.model_commit(things),
             container_engine: daemon.version.clone(),
             published,

@@ -1,7 +1,7 @@
 //! Watching a container from its start to its end: its log as it comes, what the log is known to mean, and its death.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -13,10 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::starved::{starved, was_starved};
+use crate::clock::Stopwatch;
 use crate::deploy::diagnosis::{self, Diagnosis};
 use crate::deploy::log::Log;
 use crate::deploy::secret::Redactor;
-use crate::deploy::{Failure, FailureClass, Stage};
+use crate::deploy::{Failure, FailureClass, Milestone, Stage};
 use crate::hub::status;
 use crate::units::format_bytes;
 
@@ -51,6 +52,7 @@ pub struct Death {
 pub struct Watch {
     container: String,
     log: Log,
+    milestones: Milestones,
     /// The first line that is known to mean something.
     first: Arc<OnceLock<Diagnosis>>,
     death: watch::Receiver<Option<Death>>,
@@ -70,7 +72,14 @@ pub struct Reading {
     /// Milestones of the template, and who hears of them.
     pub milestones: Vec<(String, Regex)>,
     pub reached: mpsc::UnboundedSender<String>,
+    /// All that were reached.
+    milestones_reached: Milestones,
+    /// Since the container was started.
+    since: Stopwatch,
 }
+
+/// What a log has told so far.
+pub type Milestones = Arc<Mutex<Vec<Milestone>>>;
 
 impl Reading {
     /// `milestones` of a template; one that is no regular expression is a fault of the template.
@@ -87,7 +96,13 @@ impl Reading {
                 )
             })
         });
-        Ok(Reading { milestones: compiled.collect::<Result<_, _>>()?, redactor, reached })
+        Ok(Reading {
+            milestones: compiled.collect::<Result<_, _>>()?,
+            redactor,
+            reached,
+            milestones_reached: Milestones::default(),
+            since: Stopwatch::start(),
+        })
     }
 }
 
@@ -95,6 +110,7 @@ impl Watch {
     /// Watches a container that has been started. `container` is its name in messages.
     pub fn start(docker: &Docker, id: &str, container: &str, reading: Reading) -> Watch {
         let log = Log::default();
+        let milestones = reading.milestones_reached.clone();
         let first = Arc::new(OnceLock::new());
         let (tell_death, death) = watch::channel(None);
         let (tell_fatal, fatal) = watch::channel(None);
@@ -114,7 +130,12 @@ impl Watch {
             tell_death.send_replace(Some(death));
         });
         tasks.push(waiting.abort_handle());
-        Watch { container: container.to_string(), log, first, death, fatal, tasks }
+        Watch { container: container.to_string(), log, milestones, first, death, fatal, tasks }
+    }
+
+    /// What the log has told so far.
+    pub fn milestones(&self) -> Vec<Milestone> {
+        self.milestones.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn log(&self) -> &Log {
@@ -319,6 +340,9 @@ impl Scribe {
         for (name, pattern) in &self.reading.milestones {
             if let Some(found) = pattern.captures(&line) {
                 let value = found.get(1).map_or("", |m| m.as_str());
+                let seconds = self.reading.since.elapsed().as_secs_f64();
+                let milestone = Milestone { name: name.clone(), value: value.to_string(), seconds };
+                self.reading.milestones_reached.lock().unwrap_or_else(PoisonError::into_inner).push(milestone);
                 let text = name.replace('_', " ");
                 let _ = self.reading.reached.send(if value.is_empty() { text } else { format!("{text}: {value}") });
             }

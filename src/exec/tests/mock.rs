@@ -410,19 +410,19 @@ impl Loader for Mock {
             }
             match act.unwrap_or(Act::Ok) {
                 Act::Ok | Act::Hang => {
-                    Ok(Measurement { summary, server: Default::default(), invalid: None, client_error: None })
+                    Ok(Measurement { summary, seen: Default::default(), invalid: None, client_error: None })
                 }
                 Act::Invalid(reason) => {
                     let invalid = Some(Invalid::lasting(reason));
-                    Ok(Measurement { summary, server: Default::default(), invalid, client_error: None })
+                    Ok(Measurement { summary, seen: Default::default(), invalid, client_error: None })
                 }
                 Act::Disturbed(reason) => {
                     let invalid = Some(Invalid::passing(reason));
-                    Ok(Measurement { summary, server: Default::default(), invalid, client_error: None })
+                    Ok(Measurement { summary, seen: Default::default(), invalid, client_error: None })
                 }
                 Act::Sleep(time) => {
                     self.script.lock().unwrap().asleep += time;
-                    Ok(Measurement { summary, server: Default::default(), invalid: None, client_error: None })
+                    Ok(Measurement { summary, seen: Default::default(), invalid: None, client_error: None })
                 }
                 Act::Fail { cause, deterministic } => Err(LoaderError { cause, deterministic }),
                 Act::Die => {
@@ -444,7 +444,7 @@ impl Mock {
         }
         Ok(Measurement {
             summary: crate::store::tests::sample(1, "r").summary,
-            server: Default::default(),
+            seen: Default::default(),
             invalid: None,
             client_error: None,
         })
