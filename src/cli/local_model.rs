@@ -20,7 +20,7 @@ pub fn meaning(path: &Path, content: String) -> Meaning {
     let bytes = weight_bytes(files.iter().map(|(name, size)| (name.as_str(), *size)));
     let locked = LockedModel { content: Some(content), ..LockedModel::default() };
     let (locked, why) = locked.sized(bytes, config(&path.join(CONFIG)).as_ref());
-    Meaning::Model(locked, why)
+    Meaning::Model(Box::new(locked), why)
 }
 
 fn config(path: &Path) -> Option<serde_json::Value> {

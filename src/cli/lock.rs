@@ -57,7 +57,7 @@ fn one(prepared: &Prepared, args: &LockArgs, global: &Global, output: &Output) -
             },
         };
         if let Meaning::Model(_, Some(why)) = &meaning {
-            output.note(&format!("no estimate of memory for the {reference}: {why}"));
+            output.note(&format!("{}: its size is known in bytes alone: {why}", reference.name));
         }
         references::insert(&mut new, reference, meaning);
     }
@@ -76,7 +76,8 @@ fn missing_sizes(lock: &Lock, reference: &Reference, resolver: &References, offl
     let commit = locked.commit.clone()?;
     match resolver.sizes(reference, &commit) {
         Ok(Meaning::Model(found, why)) if found.shape.is_some() || locked.weight_bytes.is_none() => {
-            Some(Meaning::Model(LockedModel { commit: Some(commit), content: locked.content.clone(), ..found }, why))
+            let kept = LockedModel { commit: Some(commit), content: locked.content.clone(), ..*found };
+            Some(Meaning::Model(Box::new(kept), why))
         }
         _ => None,
     }

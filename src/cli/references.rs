@@ -18,7 +18,7 @@ pub enum Meaning {
     /// Of an image: its digest. Of anything local but a model: its content.
     Content(String),
     /// Of a model, with the reason where its configuration gives no size.
-    Model(LockedModel, Option<ShapeError>),
+    Model(Box<LockedModel>, Option<ShapeError>),
 }
 
 /// Asks.
@@ -87,7 +87,7 @@ impl References {
             let bytes = snapshot.weight_bytes();
             let locked = LockedModel { commit: Some(snapshot.commit), ..LockedModel::default() };
             let (locked, why) = locked.sized(bytes, config.as_ref());
-            Ok(Meaning::Model(locked, why))
+            Ok(Meaning::Model(Box::new(locked), why))
         })
     }
 
@@ -101,7 +101,7 @@ impl References {
 pub fn insert(lock: &mut Lock, reference: &Reference, meaning: Meaning) {
     let name = reference.name.clone();
     match (reference.kind, meaning) {
-        (_, Meaning::Model(model, _)) => _ = lock.models.insert(name, model),
+        (_, Meaning::Model(model, _)) => _ = lock.models.insert(name, *model),
         (ReferenceKind::Model, Meaning::Content(content)) => {
             lock.models.insert(name, LockedModel { content: Some(content), ..LockedModel::default() });
         }

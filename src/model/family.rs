@@ -208,7 +208,9 @@ impl Family {
         if family.assumed {
             let unknown = |because: &str| family.unknown(because.to_string());
             if fields.text("hidden_act") != Some("silu") || fields.get("rms_norm_eps").is_none() {
-                return Err(unknown("it is not of the usual shape: `hidden_act` and `rms_norm_eps` say so"));
+                return Err(unknown(
+                    "its `hidden_act` and `rms_norm_eps` are not those of a decoder of the usual shape",
+                ));
             }
             for name in ["intermediate_size", "vocab_size"] {
                 fields.get(name).ok_or_else(|| family.unknown(format!("its config.json has no `{name}`")))?;

@@ -6,112 +6,64 @@ use super::identity::{Pairs, get};
 use crate::diag::nearest;
 use crate::value::Value;
 
-/// The words of one parameter.
+/// The words of one parameter, each list with spaces between.
 struct Words {
     parameter: &'static str,
-    /// Words that say what the weights are; every stack takes them for a checkpoint that is so.
-    common: &'static [&'static str],
-    /// What an engine takes by its option.
-    engines: &'static [(&'static str, &'static [&'static str])],
+    /// What a checkpoint can be: any stack is told so.
+    common: &'static str,
+    /// What an engine takes by its option, in its present version and in earlier ones.
+    engines: &'static [(&'static str, &'static str)],
 }
 
-const TORCH: &[&str] = &["auto", "half", "float16", "bfloat16", "float", "float32"];
+const TORCH: &str = "auto half float16 bfloat16 float float32";
 
 const WORDS: &[Words] = &[
     Words {
         parameter: "dtype",
-        common: &[],
-        engines: &[("vllm", TORCH), ("sglang", TORCH), ("trtllm", &["auto", "float16", "bfloat16", "float32"])],
+        common: "",
+        engines: &[("vllm", TORCH), ("sglang", TORCH), ("trtllm", "auto float16 bfloat16 float32")],
     },
     Words {
         parameter: "quantization",
-        common: &["none", "fp8", "fp4", "nvfp4", "mxfp4", "mxfp8", "int8", "int4", "awq", "gptq", "w4a16", "w8a8"],
+        common: "none fp8 fp4 nvfp4 mxfp4 mxfp8 int8 int4 awq gptq w4a16 w8a8",
         engines: &[
             (
                 "vllm",
-                &[
-                    "none",
-                    "fp8",
-                    "fp4",
-                    "nvfp4",
-                    "mxfp4",
-                    "mxfp8",
-                    "awq",
-                    "gptq",
-                    "awq_marlin",
-                    "gptq_marlin",
-                    "gptq_bitblas",
-                    "bitblas",
-                    "bitsandbytes",
-                    "compressed-tensors",
-                    "experts_int8",
-                    "fbgemm_fp8",
-                    "fp_quant",
-                    "gguf",
-                    "hqq",
-                    "inc",
-                    "auto-round",
-                    "ipex",
-                    "marlin",
-                    "modelopt",
-                    "modelopt_fp4",
-                    "modelopt_mxfp8",
-                    "moe_wna16",
-                    "petit_nvfp4",
-                    "ptpc_fp8",
-                    "quark",
-                    "rtn",
-                    "torchao",
-                ],
+                "none fp8 fp4 nvfp4 mxfp4 mxfp8 awq gptq auto-round auto_awq auto_gptq awq_marlin bitblas bitsandbytes \
+                 compressed-tensors deepseek_v4_fp8 experts_int8 fbgemm_fp8 fp8_per_block fp8_per_channel fp8_per_tensor \
+                 fp_quant gguf gpt_oss_mxfp4 gptq_bitblas gptq_marlin hqq humming inc int8_per_channel_weight_only ipex \
+                 marlin modelopt modelopt_fp4 modelopt_mixed modelopt_mxfp8 moe_wna16 nvfp4_per_token online \
+                 petit_nvfp4 ptpc_fp8 quark rtn torchao",
             ),
             (
                 "sglang",
-                &[
-                    "none",
-                    "fp8",
-                    "fp4",
-                    "nvfp4",
-                    "mxfp4",
-                    "mxfp8",
-                    "awq",
-                    "gptq",
-                    "awq_marlin",
-                    "gptq_marlin",
-                    "marlin",
-                    "auto-round",
-                    "bitsandbytes",
-                    "blockwise_int8",
-                    "compressed-tensors",
-                    "gguf",
-                    "modelopt",
-                    "modelopt_fp4",
-                    "modelopt_fp8",
-                    "moe_wna16",
-                    "petit_nvfp4",
-                    "qoq",
-                    "quark",
-                    "torchao",
-                    "w4afp8",
-                    "w8a8_fp8",
-                    "w8a8_int8",
-                ],
+                "none fp8 fp4 nvfp4 mxfp4 mxfp8 awq gptq auto-round auto-round-int8 awq_marlin bitsandbytes \
+                 blockwise_int8 compressed-tensors gguf gptq_marlin humming marlin mlx_q4 mlx_q8 modelopt modelopt_fp4 \
+                 modelopt_fp8 modelopt_mixed modelslim moe_wna16 mxfp_w4a8 nvfp4_online petit_nvfp4 qoq quark \
+                 quark_int4fp8_moe quark_mxfp4 torchao unquant w4afp8 w8a8_fp8 w8a8_int8",
             ),
         ],
     },
     Words {
         parameter: "kv_cache_dtype",
-        common: &[],
+        common: "",
         engines: &[
-            ("vllm", &["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4"]),
-            ("sglang", &["auto", "bfloat16", "bf16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp4_e2m1"]),
-            ("trtllm", &["auto", "fp8", "nvfp4"]),
+            (
+                "vllm",
+                "auto bfloat16 float16 fp8 fp8_ds_mla fp8_e4m3 fp8_e5m2 fp8_inc fp8_per_token_head int4_per_token_head \
+                 int8_per_token_head nvfp4 nvfp4_4over6 nvfp4_ds_mla turboquant_3bit_nc turboquant_4bit_nc \
+                 turboquant_k3v4_nc turboquant_k8v4 ultraquant_4bit",
+            ),
+            ("sglang", "auto bf16 bfloat16 fp4_e2m1 fp4_mx_block16 fp8 fp8_e4m3 fp8_e5m2 mxfp8 nvfp4"),
+            ("trtllm", "auto fp8 nvfp4"),
         ],
     },
 ];
 
 impl Words {
     fn known(&self) -> impl Iterator<Item = &'static str> {
-        self.common.iter().chain(self.engines.iter().flat_map(|(_, words)| *words)).copied()
+        let lists = std::iter::once(self.common).chain(self.engines.iter().map(|(_, words)| *words));
+        lists.flat_map(str::split_whitespace)
     }
 }
 
@@ -136,14 +88,14 @@ pub(super) fn honoured(engine: &str, stack: &str, pairs: &Pairs) -> Result<(), S
         let word = given.to_ascii_lowercase();
         // Nothing is sent to the engine where the checkpoint is already so.
         let checkpoint = words.parameter == "quantization" && model.contains(&word);
-        if checkpoint || own.contains(&word.as_str()) || !words.known().any(|k| k == word) {
+        if checkpoint || own.split_whitespace().any(|o| o == word) || !words.known().any(|k| k == word) {
             continue;
         }
         let rest = if words.parameter == "quantization" { "; or name a checkpoint that is so" } else { "" };
         return Err(format!(
             "{stack} cannot honour `{} = \"{given}\"`: {engine} takes {}{rest}",
             words.parameter,
-            own.join(", ")
+            own.split_whitespace().collect::<Vec<_>>().join(", ")
         ));
     }
     Ok(())
@@ -169,6 +121,27 @@ mod tests {
         for (parameter, word) in [("quantization", "FP8"), ("quantization", "deepspeedfp"), ("dtype", "half")] {
             assert_eq!(slip_of(parameter, word), None, "{word}");
         }
+    }
+
+    /// What the simulated images refuse is known here.
+    #[test]
+    fn every_choice_of_the_images_is_known() {
+        let mut seen = 0;
+        for engine in ["vllm", "sglang"] {
+            let path = format!("{}/src/sim/image/tables/{engine}.txt", env!("CARGO_MANIFEST_DIR"));
+            let table = std::fs::read_to_string(path).expect("a table");
+            for words in WORDS {
+                let option = format!("one of: {} = ", words.parameter.replace('_', "-"));
+                let choices =
+                    table.lines().find_map(|l| l.strip_prefix(option.as_str())).expect("the option's choices");
+                for choice in choices.split_whitespace() {
+                    assert_eq!(honoured(engine, "it", &pairs(&[(words.parameter, choice)])), Ok(()), "{engine}");
+                    assert!(words.known().any(|k| k == choice), "{engine}: `{choice}` of {}", words.parameter);
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 80, "{seen}");
     }
 
     #[test]

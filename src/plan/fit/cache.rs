@@ -59,8 +59,8 @@ fn element(word: &str) -> Option<f64> {
     Some(match word {
         // 512 elements of a byte with 16 bytes of scales, and 64 of two: 656 bytes for 576 elements.
         "fp8_ds_mla" => 656.0 / 576.0,
-        w if w.starts_with("fp8") || w.starts_with("float8") || w == "int8" => 1.0,
-        "nvfp4" | "fp4" | "fp4_e2m1" => 0.5625,
+        w if ["fp8", "float8", "int8", "mxfp8"].iter().any(|p| w.starts_with(p)) => 1.0,
+        w if ["nvfp4", "fp4"].iter().any(|p| w.starts_with(p)) => 0.5625,
         "bfloat16" | "bf16" | "float16" | "fp16" | "half" => 2.0,
         "float32" | "float" | "fp32" => 4.0,
         _ => return None,

@@ -60,6 +60,8 @@ impl Ask {
             memory,
             gpus: attention.saturating_mul(self.pipeline),
             copies,
+            parameters: shape.map(|s| s.parameters),
+            active_parameters: shape.map(|s| s.active_parameters),
             share,
             weights_total: weights.total,
             weights: weights.per_gpu,

@@ -13,6 +13,8 @@ mod tests;
 mod text;
 mod weights;
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 
 use super::Plan;
@@ -59,6 +61,9 @@ pub struct Fit {
     pub gpus: u64,
     /// Copies (data parallelism).
     pub copies: u64,
+    /// Parameters of the model, and those that one token meets; `null` where only bytes are known.
+    pub parameters: Option<u64>,
+    pub active_parameters: Option<u64>,
     /// What the engine takes of the memory, and how it counts.
     pub share: Share,
     /// All weights of one copy, as they are served.
@@ -120,20 +125,21 @@ pub fn of(plan: &Plan, lock: &Lock) -> Vec<Option<Fit>> {
     asks.into_iter().map(|ask| Some(remedy::with_remedies(&ask?))).collect()
 }
 
-/// A line for each deployment that is tight or does not fit, equal ones once.
+/// A line for each deployment that is tight or does not fit, the worse first.
 pub fn warnings(plan: &Plan, fits: &[Option<Fit>]) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    for (deployment, fit) in plan.deployments.iter().zip(fits) {
-        if let Some(line) = fit.as_ref().and_then(Fit::warning) {
-            let named = plan.deployments.iter().filter(|d| d.container == deployment.container).count();
-            let id = if named > 1 { format!(" ({})", deployment.id.short(8)) } else { String::new() };
-            out.push(format!("{}{id} {line}", deployment.container));
-        }
-    }
-    if out.len() > MOST_WARNINGS {
-        let more = out.len() - MOST_WARNINGS;
-        out.truncate(MOST_WARNINGS);
-        out.push(format!("{more} more deployments are tight or do not fit in memory (--json lists all)"));
+    let mut named: BTreeMap<&str, usize> = BTreeMap::new();
+    plan.deployments.iter().for_each(|d| *named.entry(&d.container).or_default() += 1);
+    let told = |d: &super::Deployment, fit: &Fit| {
+        let id = if named[d.container.as_str()] > 1 { format!(" ({})", d.id.short(8)) } else { String::new() };
+        Some((fit.verdict, format!("{}{id} {}", d.container, fit.warning()?)))
+    };
+    let pairs = plan.deployments.iter().zip(fits);
+    let mut lines: Vec<(Verdict, String)> = pairs.filter_map(|(d, fit)| told(d, fit.as_ref()?)).collect();
+    lines.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
+    let more = lines.len().saturating_sub(MOST_WARNINGS);
+    let mut out: Vec<String> = lines.into_iter().take(MOST_WARNINGS).map(|(_, line)| line).collect();
+    if more > 0 {
+        out.push(format!("{more} more deployments are tight or do not fit in memory: `fit` in --json has them all"));
     }
     out
 }

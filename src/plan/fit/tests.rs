@@ -49,13 +49,15 @@ const H100: &str = "h100-sxm-80gb";
 
 #[test]
 fn verdicts_of_known_models() {
-    use Verdict::{DoesNotFit, Fits};
+    use Verdict::{DoesNotFit, Fits, Tight};
     let cases: &[(&str, &str, &str, u64, Verdict)] = &[
         ("llama-3.1-8b", "vllm", H100, 1, Fits),
-        ("llama-3.1-8b", "vllm", "l4-24gb", 1, Verdict::Tight),
+        ("llama-3.1-8b", "vllm", "l4-24gb", 1, Fits),
         ("llama-3.1-8b", "vllm", "t4-16gb", 1, DoesNotFit),
         // 131.4 GiB of weights.
         ("llama-3.1-70b", "vllm", H100, 1, DoesNotFit),
+        // 65.7 GiB on each, and little beside.
+        ("llama-3.1-70b", "vllm", H100, 2, Tight),
         ("llama-3.1-70b", "vllm", H100, 4, Fits),
         ("llama-3.1-70b", "sglang", H100, 4, Fits),
         ("llama-3.1-70b", "trtllm", H100, 1, DoesNotFit),
@@ -145,6 +147,18 @@ fn a_quantized_checkpoint_is_taken_as_it_is() {
     let mut small = super::tests::ask("llama-3.1-8b", "vllm", H100);
     small.model.weight_bytes = Some(8_030_261_248);
     assert_eq!(with(small, |a| a.quantization = Some("fp8".into())).weights().total, 8_030_261_248.0);
+}
+
+/// Published sizes: 13.76 GB of GPT-OSS 20B; 671 GB and a little of DeepSeek-V3's main model.
+#[test]
+fn a_checkpoint_whose_files_are_not_here_is_counted() {
+    let gigabytes = |name: &str| {
+        let ask = with(ask(name, "vllm", H100), |a| a.model.weight_bytes = None);
+        ask.weights().total / 1e9
+    };
+    assert!((gigabytes("llama-3.1-8b") - 16.06).abs() < 0.01, "{}", gigabytes("llama-3.1-8b"));
+    assert!((gigabytes("gpt-oss-20b") - 13.76).abs() < 0.1, "{}", gigabytes("gpt-oss-20b"));
+    assert!((gigabytes("deepseek-v3") - 672.9).abs() < 0.1, "{}", gigabytes("deepseek-v3"));
 }
 
 #[test]

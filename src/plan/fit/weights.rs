@@ -1,6 +1,7 @@
 //! Bytes of the weights as they are served.
 
 use super::ask::Ask;
+use crate::model::ModelShape;
 
 /// Weights, one copy.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ const FORMATS: &[(&str, f64)] = &[
     ("w8a", 1.0),
 ];
 /// Formats that an engine makes of plain weights when it loads them; the others have to be in the checkpoint.
-const AT_LOAD: &[&str] = &["fp8", "bitsandbytes", "bnb"];
+const AT_LOAD: &[&str] = &["fp8", "bitsandbytes", "bnb", "int8_per_channel_weight_only", "nvfp4_online"];
 
 /// Below this share of its parameters' bytes a checkpoint is quantized, whatever its configuration says.
 const PLAIN: f64 = 0.9;
@@ -57,7 +58,7 @@ impl Ask {
     pub fn weights(&self) -> Weights {
         let (served, stored) = self.types();
         let shape = self.model.shape.as_ref();
-        let counted = shape.map(|s| s.parameters as f64 * stored.bytes() as f64);
+        let counted = shape.map(|s| counted(s, stored.bytes() as f64));
         let bytes = self.model.weight_bytes.map(|b| b as f64).or(counted).unwrap_or_default();
         let weights = bytes / stored.bytes() as f64;
         let mut notes = Vec::new();
@@ -108,6 +109,19 @@ impl Ask {
         let spread = self.tensor.max(self.expert).max(over_copies);
         (1.0 - experts) / attention as f64 + experts / spread as f64
     }
+}
+
+/// Bytes of a checkpoint whose files are not here, by its configuration. `mxfp4` is a format of experts, the others are
+/// one of everything but the embedding and the output head.
+fn counted(shape: &ModelShape, stored: f64) -> f64 {
+    let all = shape.parameters as f64;
+    let method = shape.quantized.as_deref();
+    let quantized = match method {
+        Some("mxfp4") if shape.expert_parameters > 0 => shape.expert_parameters as f64,
+        _ => all - shape.embedding_parameters as f64,
+    };
+    let each = method.and_then(format).unwrap_or(stored);
+    quantized * each + (all - quantized) * stored
 }
 
 /// Bytes per weight of a format.
