@@ -95,8 +95,10 @@ pub struct Kv {
     /// What is kept: a type, or `auto` where only the bytes are known.
     pub dtype: String,
     /// Of one token over all layers and heads.
+    #[serde(serialize_with = "whole")]
     pub bytes_per_token: f64,
     /// Of one token on one GPU: its layers and heads.
+    #[serde(serialize_with = "whole")]
     pub bytes_per_token_per_gpu: f64,
     /// Tokens that have room.
     pub tokens: u64,
@@ -150,6 +152,14 @@ const MOST_WARNINGS: usize = 12;
 /// Bytes as GiB with two decimals.
 fn gib<S: Serializer>(bytes: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((bytes / GIB * 100.0).round() / 100.0)
+}
+
+/// A whole number without a fraction: most types take whole bytes.
+fn whole<S: Serializer>(bytes: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    match bytes.fract() == 0.0 && (0.0..1e15).contains(bytes) {
+        true => serializer.serialize_u64(*bytes as u64),
+        false => serializer.serialize_f64(*bytes),
+    }
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
