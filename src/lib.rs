@@ -13,6 +13,7 @@ pub mod host;
 pub mod hub;
 pub mod live;
 pub mod load;
+pub mod model;
 pub mod plan;
 pub mod report;
 pub mod settings;

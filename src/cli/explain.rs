@@ -11,7 +11,8 @@ use super::output::Output;
 use super::plan::reason;
 use super::prepare;
 use crate::plan::catalog::{Catalog, StoredUnit};
-use crate::plan::{Plan, Unit};
+use crate::plan::fit::{self, Fit};
+use crate::plan::{Deployment, Plan, Unit};
 use crate::store::Store;
 
 pub fn command(args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
@@ -39,11 +40,12 @@ fn planned(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -
         plan.compare(&Store::open(&layered.settings.artifacts, plan.simulated), Timestamp::now());
         let hits: Vec<usize> =
             (0..plan.units.len()).filter(|i| plan.units[*i].id.to_string().starts_with(prefix)).collect();
-        found.extend(hits.into_iter().map(|i| (plan.clone(), i)));
+        let fits = if hits.is_empty() { Vec::new() } else { fit::of(&plan, &prepared.lock) };
+        found.extend(hits.into_iter().map(|i| (plan.clone(), i, fits[plan.units[i].deployment].clone())));
     }
     unique(found.len(), prefix, "planned unit")?;
-    let (plan, i) = &found[0];
-    print(plan, &plan.units[*i], output);
+    let (plan, i, fit) = &found[0];
+    print(plan, &plan.units[*i], fit.as_ref(), output);
     Ok(0)
 }
 
@@ -55,13 +57,13 @@ fn unique(n: usize, prefix: &str, what: &str) -> Result<(), Failure> {
     }
 }
 
-fn print(plan: &Plan, unit: &Unit, output: &Output) {
+fn print(plan: &Plan, unit: &Unit, fit: Option<&Fit>, output: &Output) {
     let d = &plan.deployments[unit.deployment];
     if output.json {
         output.json(&json!({
             "unit_id": unit.id, "deploy_id": d.id, "status": unit.status, "note": unit.note, "reasons": unit.reasons,
             "container": d.container, "directory": d.directory, "valid_samples": unit.valid_samples,
-            "unit": plan.unit_document(unit), "deploy": d.document,
+            "unit": plan.unit_document(unit), "deploy": d.document, "fit": fit,
         }));
         return;
     }
@@ -77,12 +79,31 @@ fn print(plan: &Plan, unit: &Unit, output: &Output) {
     let _ = writeln!(out, "samples     {} valid of {} wanted", unit.valid_samples, plan.policy_of(unit).repeats);
     unit.note.iter().for_each(|n| _ = writeln!(out, "            {n}"));
     unit.reasons.iter().for_each(|r| _ = writeln!(out, "            {}", reason(unit.status, r)));
-    let _ = writeln!(out, "files       {}/units/{}/\n\ncell", d.directory, unit.id.short(16));
+    let _ = writeln!(out, "files       {}/units/{}/", d.directory, unit.id.short(16));
+    match fit {
+        Some(fit) => {
+            let _ = writeln!(out, "memory      {}: {}", fit.verdict.as_str(), fit.made_of());
+            let _ = writeln!(out, "            the weights are {}", fit.weights_are);
+            fit.notes.iter().for_each(|n| _ = writeln!(out, "            {n}"));
+            fit.remedies.iter().for_each(|r| _ = writeln!(out, "            better with {r}"));
+        }
+        None => _ = writeln!(out, "memory      not estimated: {}", unweighed(d)),
+    }
+    out.push_str("\ncell\n");
     unit.cell.0.iter().for_each(|(k, v)| _ = writeln!(out, "  {k} = {v}"));
     unit.labels.iter().for_each(|(axis, label)| _ = writeln!(out, "  {axis} = {label}   (label)"));
     let _ = writeln!(out, "\nwhat the unit's id is made from\n{}", pretty(&plan.unit_document(unit)));
     let _ = writeln!(out, "\nwhat the deployment's id is made from\n{}", pretty(&d.document));
     output.text(&out);
+}
+
+/// Why there is no verdict on memory.
+fn unweighed(d: &Deployment) -> &'static str {
+    match d.spec.container {
+        _ if d.flavor.is_some() => "the engine is simulated",
+        None => "nothing is started",
+        Some(_) => "the lock has no size of the model (`llmatrix lock` writes it), or its hardware class no memory",
+    }
 }
 
 fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {

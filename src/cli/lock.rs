@@ -6,11 +6,12 @@ use std::path::Path;
 
 use super::args::{Global, LockArgs};
 use super::failure::{ENVIRONMENT, Failure};
+use super::local_model;
 use super::output::Output;
 use super::prepare::{self, Prepared};
 use super::references::{self, Meaning, References};
 use crate::plan::identity::Contents;
-use crate::plan::lock::{self, Lock, Reference, ReferenceKind};
+use crate::plan::lock::{self, Lock, LockedModel, Reference, ReferenceKind};
 
 pub fn command(args: &LockArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let mut code = 0;
@@ -37,19 +38,49 @@ fn one(prepared: &Prepared, args: &LockArgs, global: &Global, output: &Output) -
     let mut resolver = References::new(&layered.settings, !args.offline)?;
     for (reference, locked) in &plan.references {
         // Local content is cheap to look at; what lies beyond the network keeps what it has unless asked.
-        match (!reference.is_remote()).then(|| contents.digest(&reference.name)) {
-            Some(Ok(digest)) => references::insert(&mut new, reference, Meaning::Content(digest.to_string())),
+        let meaning = match (!reference.is_remote()).then(|| contents.digest(&reference.name)) {
+            Some(Ok(digest)) if reference.kind == ReferenceKind::Model => {
+                local_model::meaning(&prepared.dir.join(&reference.name), digest.to_string())
+            }
+            Some(Ok(digest)) => Meaning::Content(digest.to_string()),
             Some(Err(e)) => return Err(Failure::Environment(format!("cannot lock the {reference}: {e}"))),
-            None if *locked && !args.update => {}
-            None => match resolver.resolve(reference) {
-                Ok(meaning) => references::insert(&mut new, reference, meaning),
-                Err(why) => unresolved.push((reference.clone(), why)),
+            None if *locked && !args.update => match missing_sizes(&new, reference, &resolver, args.offline) {
+                Some(meaning) => meaning,
+                None => continue,
             },
+            None => match resolver.resolve(reference) {
+                Ok(meaning) => meaning,
+                Err(why) => {
+                    unresolved.push((reference.clone(), why));
+                    continue;
+                }
+            },
+        };
+        if let Meaning::Model(_, Some(why)) = &meaning {
+            output.note(&format!("{}: its size is known in bytes alone: {why}", reference.name));
         }
+        references::insert(&mut new, reference, meaning);
     }
     retain(&mut new, &plan.references);
     report(prepared, &new, &unresolved, output)?;
     Ok(unresolved)
+}
+
+/// A model that was locked without its sizes gets those of the very commit that is locked. Where they cannot be had, the
+/// entry stays as it is.
+fn missing_sizes(lock: &Lock, reference: &Reference, resolver: &References, offline: bool) -> Option<Meaning> {
+    let locked = lock.models.get(&reference.name).filter(|_| reference.kind == ReferenceKind::Model)?;
+    if offline || locked.shape.is_some() {
+        return None;
+    }
+    let commit = locked.commit.clone()?;
+    match resolver.sizes(reference, &commit) {
+        Ok(Meaning::Model(found, why)) if found.shape.is_some() || locked.weight_bytes.is_none() => {
+            let kept = LockedModel { commit: Some(commit), content: locked.content.clone(), ..*found };
+            Some(Meaning::Model(Box::new(kept), why))
+        }
+        _ => None,
+    }
 }
 
 /// What the experiment no longer refers to leaves the lock.
@@ -65,7 +96,9 @@ fn report(prepared: &Prepared, new: &Lock, unresolved: &[Unresolved], output: &O
     let path = &prepared.lock_path;
     let diff = lock::diff(&prepared.lock, new);
     let empty = new.entries().is_empty();
-    if !diff.is_empty() || (!path.exists() && !empty) {
+    // Sizes change no meaning, so they are no line of the difference.
+    let sized = diff.is_empty() && new.models != prepared.lock.models;
+    if !diff.is_empty() || sized || (!path.exists() && !empty) {
         write_atomic(path, new.to_text().as_bytes()).map_err(|e| Failure::io("write", path, &e))?;
     }
     if output.json {
@@ -81,6 +114,7 @@ fn report(prepared: &Prepared, new: &Lock, unresolved: &[Unresolved], output: &O
     output.text(&diff);
     match (diff.is_empty(), empty && unresolved.is_empty()) {
         (_, true) => output.note(&format!("{}: refers to nothing that needs a lock", prepared.path.display())),
+        (true, _) if sized => output.note(&format!("wrote the sizes of models into {}", path.display())),
         (true, _) => output.note(&format!("{}: unchanged", path.display())),
         (false, _) => output.note(&format!("wrote {}", path.display())),
     }

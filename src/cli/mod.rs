@@ -18,6 +18,7 @@ mod gc;
 mod git;
 mod init;
 mod load_flags;
+mod local_model;
 mod lock;
 mod logs;
 mod measure;

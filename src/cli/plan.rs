@@ -13,6 +13,7 @@ use super::git::Revision;
 use super::output::{self, Output};
 use super::prepare::{self, Prepared};
 use super::reach::{self, Reach};
+use crate::plan::fit::{self, Fit};
 use crate::plan::lock::is_local;
 use crate::plan::status::{Changes, changes};
 use crate::plan::{Cell, Plan, Reason, Search, Status, Unit, Unsupported};
@@ -51,11 +52,12 @@ fn one(prepared: &Prepared, args: &PlanArgs, global: &Global, output: &Output) -
     };
     let compared = base.as_ref().map(|(name, old)| (*name, old.as_ref(), old.as_ref().map(|o| changes(o, &plan))));
     let reach = reach::of(&plan, &prepared.dir);
+    let fits = fit::of(&plan, &prepared.lock);
     let empty = plan.units.is_empty() && plan.searches.is_empty() && plan.unsupported.is_empty();
     if output.json {
-        output.json(&PlanJson { plan: &plan, reach: &reach, base: compared.as_ref() });
+        output.json(&PlanJson { plan: &plan, fits: &fits, reach: &reach, base: compared.as_ref() });
     } else if !empty || compared.is_some() {
-        output.text(&human(&plan, &reach, compared.as_ref()));
+        output.text(&human(&plan, &fits, &reach, compared.as_ref()));
     }
     if empty {
         output.warning("--only selects no cell");
@@ -68,6 +70,8 @@ type Compared<'a> = (&'a str, Option<&'a Plan>, Option<Changes>);
 
 struct PlanJson<'a> {
     plan: &'a Plan,
+    /// By deployment.
+    fits: &'a [Option<Fit>],
     reach: &'a [Reach],
     base: Option<&'a Compared<'a>>,
 }
@@ -82,7 +86,7 @@ impl Serialize for PlanJson<'_> {
         let sources: BTreeMap<&str, &str> = plan.hardware.iter().map(|(c, s)| (c.as_str(), s.as_str())).collect();
         map.serialize_entry("hardware_source", &sources)?;
         map.serialize_entry("units", &UnitsJson(plan))?;
-        map.serialize_entry("deployments", &deployments_json(plan))?;
+        map.serialize_entry("deployments", &deployments_json(plan, self.fits))?;
         map.serialize_entry("searches", &plan.searches.iter().map(search_json).collect::<Vec<_>>())?;
         let mut summary = json!({ "units": total(plan), "deployments": plan.deployments.len() });
         for (status, n) in by_status(plan) {
@@ -195,17 +199,17 @@ fn search_json(s: &Search) -> serde_json::Value {
     })
 }
 
-fn deployments_json(plan: &Plan) -> Vec<serde_json::Value> {
+fn deployments_json(plan: &Plan, fits: &[Option<Fit>]) -> Vec<serde_json::Value> {
     let mut members: Vec<Vec<String>> = vec![Vec::new(); plan.deployments.len()];
     for unit in &plan.units {
         members[unit.deployment].push(unit.id.to_string());
     }
-    let entries = plan.deployments.iter().zip(members);
+    let entries = plan.deployments.iter().zip(members).zip(fits);
     entries
-        .map(|(d, units)| {
+        .map(|((d, units), fit)| {
             json!({
                 "deploy_id": d.id, "container": d.container, "model": d.model, "method": d.method, "engine": d.engine,
-                "hardware": d.hardware, "gpus": d.gpus, "units": units, "host_mounts": host_mounts(d),
+                "hardware": d.hardware, "gpus": d.gpus, "units": units, "host_mounts": host_mounts(d), "fit": fit,
             })
         })
         .collect()
@@ -247,7 +251,7 @@ pub fn by_status(plan: &Plan) -> Vec<(Status, usize)> {
     Status::ALL.into_iter().map(|s| (s, count(s))).filter(|(_, n)| *n > 0).collect()
 }
 
-fn human(plan: &Plan, reach: &[Reach], base: Option<&Compared>) -> String {
+fn human(plan: &Plan, fits: &[Option<Fit>], reach: &[Reach], base: Option<&Compared>) -> String {
     let mut out = String::new();
     let simulated = if plan.simulated { " (simulated)" } else { "" };
     let _ = writeln!(
@@ -265,7 +269,7 @@ fn human(plan: &Plan, reach: &[Reach], base: Option<&Compared>) -> String {
         let _ = writeln!(out, "  hardware {class} ({})", hardware_source(source));
     }
     out.push('\n');
-    out.push_str(&deployments(plan));
+    out.push_str(&deployments(plan, fits));
     out.push_str(&reached(reach));
     out.push_str(&reasons(plan));
     out.push_str(&searches(plan));
@@ -292,22 +296,27 @@ fn hardware_source(source: &str) -> &str {
     }
 }
 
-fn deployments(plan: &Plan) -> String {
+fn deployments(plan: &Plan, fits: &[Option<Fit>]) -> String {
     if plan.deployments.is_empty() {
         return String::new();
     }
     let differences = differences(plan);
     let told = differences.iter().any(|d| !d.is_empty());
-    let header = ["DEPLOYMENT", "ID", "UNITS", "STATUS", "DIFFERS BY"];
-    let mut table = output::table(&header[..if told { 5 } else { 4 }]);
+    let weighed = fits.iter().any(Option::is_some);
+    let memory = weighed.then_some("MEMORY");
+    let header: Vec<&str> =
+        ["DEPLOYMENT", "ID", "UNITS", "STATUS"].into_iter().chain(memory).chain(told.then_some("DIFFERS BY")).collect();
+    let mut table = output::table(&header);
     let mut counts: Vec<BTreeMap<Status, usize>> = vec![BTreeMap::new(); plan.deployments.len()];
     for unit in &plan.units {
         *counts[unit.deployment].entry(unit.status).or_default() += 1;
     }
-    for ((d, count), difference) in plan.deployments.iter().zip(&counts).zip(differences).take(SHOWN) {
+    let rows = plan.deployments.iter().zip(&counts).zip(differences).zip(fits);
+    for (((d, count), difference), fit) in rows.take(SHOWN) {
         let units: usize = count.values().sum();
         let text: Vec<String> = count.iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
         let mut row = vec![d.container.clone(), d.id.short(8), units.to_string(), text.join(", ")];
+        row.extend(weighed.then(|| fit.as_ref().map_or("–", |f| f.verdict.as_str()).to_string()));
         row.extend(told.then_some(difference));
         table.add_row(row);
     }

@@ -3,17 +3,22 @@
 
 use super::containers;
 use super::failure::Failure;
-use crate::hub::model::{HubSettings, ModelError, ModelHub, RepoRef, kv};
+use crate::hub::model::{HubSettings, ModelError, ModelHub, RepoRef};
 use crate::hub::{Daemon, DaemonAddress, HubError, RegistryLogins, image};
+use crate::model::ShapeError;
 use crate::plan::lock::{Lock, LockedContent, LockedImage, LockedModel, Reference, ReferenceKind};
 use crate::settings::Settings;
+
+/// The file that says how a model is built.
+pub const CONFIG: &str = "config.json";
 
 /// The meaning of a reference.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// Of an image: its digest. Of anything local: its content.
+    /// Of an image: its digest. Of anything local but a model: its content.
     Content(String),
-    Model(LockedModel),
+    /// Of a model, with the reason where its configuration gives no size.
+    Model(Box<LockedModel>, Option<ShapeError>),
 }
 
 /// Asks.
@@ -42,7 +47,7 @@ impl References {
             ReferenceKind::Image => self.image(&reference.name).map(Meaning::Content).map_err(|e| e.to_string()),
             ReferenceKind::Model => {
                 let repo = RepoRef::from_key(&reference.name);
-                repo.and_then(|repo| self.model(&repo)).map(Meaning::Model).map_err(|e| e.to_string())
+                repo.and_then(|repo| self.model(&repo)).map_err(|e| e.to_string())
             }
             ReferenceKind::Asset => {
                 let repo = RepoRef::from_url(&reference.name);
@@ -63,22 +68,26 @@ impl References {
         })
     }
 
-    fn model(&self, repo: &RepoRef) -> Result<LockedModel, ModelError> {
+    /// What is locked already, with the sizes that the hub knows of that very commit.
+    pub fn sizes(&self, reference: &Reference, commit: &str) -> Result<Meaning, String> {
+        let repo = RepoRef::from_key(&reference.name).map(|repo| repo.at(commit));
+        repo.and_then(|repo| self.model(&repo)).map_err(|e| e.to_string())
+    }
+
+    fn model(&self, repo: &RepoRef) -> Result<Meaning, ModelError> {
         let hub = ModelHub::new(self.hub.clone())?;
         self.runtime.block_on(async {
             let snapshot = hub.snapshot(repo).await?;
             // A gated model's configuration may be closed: then its shape is not known.
-            let config = match snapshot.files.iter().any(|f| f.path == "config.json") {
-                true => hub.small_file(repo, &snapshot.commit, "config.json").await.ok(),
+            let config = match snapshot.files.iter().any(|f| f.path == CONFIG) {
+                true => hub.small_file(repo, &snapshot.commit, CONFIG).await.ok(),
                 false => None,
             };
             let config = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            Ok(LockedModel {
-                content: None,
-                weight_bytes: Some(snapshot.weight_bytes()).filter(|b| *b > 0),
-                kv_bytes_per_token: config.as_ref().and_then(kv::bytes_per_token),
-                commit: Some(snapshot.commit),
-            })
+            let bytes = snapshot.weight_bytes();
+            let locked = LockedModel { commit: Some(snapshot.commit), ..LockedModel::default() };
+            let (locked, why) = locked.sized(bytes, config.as_ref());
+            Ok(Meaning::Model(Box::new(locked), why))
         })
     }
 
@@ -92,11 +101,9 @@ impl References {
 pub fn insert(lock: &mut Lock, reference: &Reference, meaning: Meaning) {
     let name = reference.name.clone();
     match (reference.kind, meaning) {
-        (_, Meaning::Model(model)) => _ = lock.models.insert(name, model),
+        (_, Meaning::Model(model, _)) => _ = lock.models.insert(name, *model),
         (ReferenceKind::Model, Meaning::Content(content)) => {
-            let model =
-                LockedModel { commit: None, content: Some(content), weight_bytes: None, kv_bytes_per_token: None };
-            lock.models.insert(name, model);
+            lock.models.insert(name, LockedModel { content: Some(content), ..LockedModel::default() });
         }
         (ReferenceKind::Asset, Meaning::Content(content)) => _ = lock.assets.insert(name, LockedContent { content }),
         (ReferenceKind::Dataset, Meaning::Content(content)) => {

@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::expand::{self, Expanded, SearchPoint};
+use super::fit;
 use super::identity::{self, Contents, Pairs, Resolver, Unresolved, get};
 use super::lock::{Lock, Reference, ReferenceKind};
 use super::paths::Paths;
 use super::search::most_probes;
 use super::shape;
-use super::{Cell, Plan, Probe, Search, Status, Unit, Unsupported};
+use super::{Cell, Plan, Probe, Search, Status, Unit, Unsupported, words};
 use crate::diag::{self, Diagnostic};
 use crate::digest::{Digest, UnitId};
 use crate::spec::Spec;
@@ -442,6 +443,8 @@ impl<'a> Builder<'a> {
             self.plan.warnings.push(format!("planned for {}; this host is {here}", classes.join(", ")));
         }
         self.without_gpu();
+        let fits = fit::of(&self.plan, self.request.lock);
+        self.plan.warnings.extend(fit::warnings(&self.plan, &fits));
         if !self.plan.policy.float.is_empty() && !self.plan.simulated {
             let kinds = self.plan.policy.float.join(", ");
             self.plan.warnings.push(format!("`float`: a run resolves every {kinds} anew, so units may be new then"));
@@ -568,6 +571,11 @@ fn check(cell: &Expanded) -> Result<(), (&'static str, Diagnostic)> {
             let help = format!("set `{name}` in the block or under [defaults]");
             return Err((name, Diagnostic::new("missing_parameter", message).help(help)));
         }
+    }
+    if let Some((path, given, meant)) = words::slip(v) {
+        let message = format!("`{given}` is not a value of `{path}` that is known here");
+        let help = format!("did you mean `{meant}`? A word of the engine's own goes through engine_args");
+        return Err((path, Diagnostic::new("unknown_value", message).help(help)));
     }
     let conflict = |path, message: &str, help: &str| Err((path, Diagnostic::new("conflict", message).help(help)));
     let method = get(v, "method").and_then(Value::as_str).unwrap_or_default();

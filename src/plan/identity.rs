@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::lock::{self, Lock, Reference, ReferenceKind};
 use super::work::ASSET_ROOT;
-use super::{Deployment, PROTOCOL, TlsOptions, names};
+use super::{Deployment, PROTOCOL, TlsOptions, names, words};
 use crate::digest::{DeployId, Digest};
 use crate::spec::params::{DefaultValue, Lookup, PARAMS, Param, Scope, lookup};
 use crate::spec::types::insert_nested;
@@ -162,6 +162,10 @@ impl<'a> Resolver<'a> {
         }
         let rendered = self.render(&name, pairs)?;
         self.honoured(&name, pairs, &rendered.spec)?;
+        let ignored = |p: &str| rendered.spec.ignores.iter().any(|i| i == "*" || i == p);
+        if self.templates.is_builtin(&name) && !ignored("quantization") {
+            words::honoured(&engine, &name.replace('/', " × "), pairs).map_err(Unresolved::Unsupported)?;
+        }
         let (mut document, mut spec) = merged(rendered, pairs)?;
         let flavor = self.flavor(&method, &engine, &spec);
         let (locked, references) = self.locked(pairs, &spec, &method)?;

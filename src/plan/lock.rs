@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{KvShape, ModelShape, ShapeError};
+
 /// Schema number of the lock file.
 const VERSION: u32 = 1;
 
@@ -38,7 +40,7 @@ pub struct LockedImage {
 }
 
 /// What a model reference meant: a commit on a hub, or the content of a directory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedModel {
     /// Commit of a hub model.
@@ -47,10 +49,30 @@ pub struct LockedModel {
     /// BLAKE3 of a local directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// Bytes of the weights that engines load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_bytes: Option<u64>,
+    /// Bytes that a token takes in the KV cache, in the type of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_bytes_per_token: Option<u64>,
+    /// What its configuration says of its size. Sizes say what fits; no id depends on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<ModelShape>,
+}
+
+impl LockedModel {
+    /// The same model with what its files say of its size: the bytes of its weights, and its `config.json` where there is
+    /// one. The second value says why the configuration gives no shape.
+    pub fn sized(self, weight_bytes: u64, config: Option<&serde_json::Value>) -> (LockedModel, Option<ShapeError>) {
+        let (shape, why) = match config.map(ModelShape::read) {
+            None => (None, None),
+            Some(Ok(shape)) => (Some(shape), None),
+            Some(Err(why)) => (None, Some(why)),
+        };
+        let kv_bytes_per_token = config.and_then(|c| KvShape::read(c).ok()?.bytes_per_token());
+        let weight_bytes = Some(weight_bytes).filter(|b| *b > 0);
+        (LockedModel { weight_bytes, kv_bytes_per_token, shape, ..self }, why)
+    }
 }
 
 /// What an asset or data-set reference meant.
@@ -182,6 +204,24 @@ pub fn is_local(reference: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_where_they_are_and_locks_without_them_too() {
+        let old = "version = 1\n[models.\"org/m\"]\ncommit = \"c\"\nweight_bytes = 10\n";
+        let lock = Lock::parse(old).unwrap();
+        assert_eq!(lock.models["org/m"].shape, None);
+        let config = serde_json::json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100});
+        let (sized, why) = lock.models["org/m"].clone().sized(7, Some(&config));
+        assert_eq!((sized.weight_bytes, sized.kv_bytes_per_token, why), (Some(7), Some(256), None));
+        let (parameters, commit) = (sized.shape.as_ref().map(|s| s.parameters), sized.commit.as_deref());
+        // Two embeddings, five norms, and in two layers attention (64 × 64 × 3) and three matrices of 64 × 128.
+        assert_eq!((parameters, commit), (Some(2 * 6400 + 5 * 64 + 2 * (3 * 4096 + 3 * 8192)), Some("c")));
+        let mut lock = Lock::new();
+        lock.models.insert("org/m".into(), sized);
+        assert_eq!(Lock::parse(&lock.to_text()).unwrap(), lock);
+        assert!(Lock::parse(&format!("{old}wieght_bytes = 3\n")).is_err());
+    }
 
     #[test]
     fn a_lock_reads_back_and_differs_by_name() {

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod catalog;
 mod expand;
+pub mod fit;
 pub mod identity;
 pub mod lock;
 pub mod names;
@@ -12,6 +13,7 @@ mod shape;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod words;
 mod work;
 
 use std::sync::Arc;

@@ -43,6 +43,8 @@ struct Source {
     origin: String,
     /// Top-level names that the text mentions: the parameters this stack honours.
     mentions: BTreeSet<String>,
+    /// Part of the binary, not handed in.
+    builtin: bool,
     /// Why the text does not compile.
     broken: Option<TemplateError>,
 }
@@ -88,6 +90,7 @@ impl Templates {
         env.set_syntax(syntax.expect("the default delimiters are valid"));
         functions::register(&mut env);
         let mut texts: BTreeMap<String, TemplateText> = builtin::all().map(|t| (t.name.clone(), t)).collect();
+        let handed_in: BTreeSet<String> = overrides.iter().map(|t| t.name.clone()).collect();
         texts.extend(overrides.into_iter().map(|t| (t.name.clone(), t)));
         let mut names = BTreeMap::new();
         for (name, TemplateText { origin, text, .. }) in texts {
@@ -105,13 +108,19 @@ impl Templates {
                 Ok(template) => (template.undeclared_variables(false).into_iter().collect(), None),
                 Err(e) => (BTreeSet::new(), Some(e)),
             };
-            names.insert(name, Source { origin, mentions, broken });
+            let builtin = !handed_in.contains(&name);
+            names.insert(name, Source { origin, mentions, builtin, broken });
         }
         Templates { env, names }
     }
 
     pub fn contains(&self, method: &str, engine: &str) -> bool {
         self.names.contains_key(&format!("{method}/{engine}"))
+    }
+
+    /// Whether the template is part of the binary: what its engine takes is known then.
+    pub fn is_builtin(&self, name: &str) -> bool {
+        self.names.get(name).is_some_and(|s| s.builtin)
     }
 
     /// Names of all templates, sorted.

@@ -46,8 +46,7 @@ fn planned_with(method: &str, engine: &str, lock: Lock) -> Deployment {
 fn an_engine_is_told_the_commit_that_the_lock_knows() {
     let commit = "3".repeat(40);
     let mut lock = Lock::new();
-    let model =
-        LockedModel { commit: Some(commit.clone()), content: None, weight_bytes: None, kv_bytes_per_token: None };
+    let model = LockedModel { commit: Some(commit.clone()), ..LockedModel::default() };
     lock.models.insert("meta-llama/Llama-3.1-8B-Instruct".into(), model);
     for (stack, told) in [
         ("hf/vllm", true),

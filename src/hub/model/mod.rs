@@ -6,7 +6,6 @@ mod check;
 mod download;
 mod fetch;
 pub mod info;
-pub mod kv;
 mod reference;
 mod select;
 #[cfg(test)]
@@ -20,6 +19,7 @@ pub use cache::HubCache;
 pub use fetch::{Fetch, FetchProgress, fetch};
 pub use info::{Content, ModelHub, RemoteFile, Snapshot};
 pub use reference::RepoRef;
+pub use select::weight_bytes;
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";

@@ -13,21 +13,32 @@ const ONE_PIECE: &str = "consolidated";
 impl Snapshot {
     /// The files that engines load: everything but second copies of the weights.
     pub fn for_engines(&self) -> Vec<&RemoteFile> {
-        let own: Vec<&RemoteFile> = self.files.iter().filter(|f| !is_other(&f.path)).collect();
-        let best = WEIGHTS.iter().find(|ending| own.iter().any(|f| f.path.ends_with(**ending)));
-        let parts = own.iter().any(|f| is_weight(&f.path) && !f.path.starts_with(ONE_PIECE));
-        let wanted = |f: &&RemoteFile| {
-            let second = is_weight(&f.path) && !best.is_some_and(|best| f.path.ends_with(best));
-            let whole = parts && f.path.starts_with(ONE_PIECE) && is_weight(&f.path);
-            !second && !whole && !f.path.starts_with('.')
-        };
-        own.into_iter().filter(wanted).collect()
+        for_engines(self.files.iter(), |f| &f.path)
     }
 
     /// Bytes of the weights that engines load.
     pub fn weight_bytes(&self) -> u64 {
-        self.for_engines().iter().filter(|f| is_weight(&f.path)).map(|f| f.size).sum()
+        weight_bytes(self.files.iter().map(|f| (f.path.as_str(), f.size)))
     }
+}
+
+/// Bytes of the weights that engines load of these files: paths below the model's directory, with their sizes.
+pub fn weight_bytes<'f>(files: impl Iterator<Item = (&'f str, u64)>) -> u64 {
+    let loaded = for_engines(files, |(path, _)| path);
+    loaded.into_iter().filter(|(path, _)| is_weight(path)).map(|(_, size)| size).sum()
+}
+
+fn for_engines<F>(files: impl Iterator<Item = F>, path: impl Fn(&F) -> &str) -> Vec<F> {
+    let own: Vec<F> = files.filter(|f| !is_other(path(f))).collect();
+    let best = WEIGHTS.iter().find(|ending| own.iter().any(|f| path(f).ends_with(**ending)));
+    let parts = own.iter().any(|f| is_weight(path(f)) && !path(f).starts_with(ONE_PIECE));
+    let wanted = |f: &F| {
+        let path = path(f);
+        let second = is_weight(path) && !best.is_some_and(|best| path.ends_with(best));
+        let whole = parts && path.starts_with(ONE_PIECE) && is_weight(path);
+        !second && !whole && !path.starts_with('.')
+    };
+    own.into_iter().filter(wanted).collect()
 }
 
 fn is_weight(path: &str) -> bool {
