@@ -1,6 +1,7 @@
 //! `explain`: everything about one unit.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -10,9 +11,11 @@ use super::failure::Failure;
 use super::output::Output;
 use super::plan::reason;
 use super::prepare;
+use super::rerun::{self, Recipe};
+use crate::hub::model::HubSettings;
 use crate::plan::catalog::{Catalog, StoredUnit};
 use crate::plan::{Plan, Unit};
-use crate::store::Store;
+use crate::store::{Store, Stored};
 
 pub fn command(args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let prefix = args.unit.to_ascii_lowercase();
@@ -33,18 +36,32 @@ fn planned(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -
         let layered = prepare::settings(&prepared.dir, global)?;
         let mut plan = prepared.plan(&Default::default(), &flags, &layered.settings)?;
         if let Some(u) = plan.unsupported.iter().find(|u| u.unit_id.to_string().starts_with(prefix)) {
+            if args.rerun {
+                return Err(Failure::Nothing(format!("unit {} cannot be measured: {}", u.unit_id.short(16), u.reason)));
+            }
             output.text(&format!("unit {}\nstatus unsupported: {}", u.unit_id, u.reason));
             return Ok(0);
         }
         plan.compare(&Store::open(&layered.settings.artifacts, plan.simulated), Timestamp::now());
         let hits: Vec<usize> =
             (0..plan.units.len()).filter(|i| plan.units[*i].id.to_string().starts_with(prefix)).collect();
-        found.extend(hits.into_iter().map(|i| (plan.clone(), i)));
+        let places = (prepared.dir.clone(), layered.settings.cache.clone());
+        found.extend(hits.into_iter().map(|i| (plan.clone(), i, places.clone())));
     }
     unique(found.len(), prefix, "planned unit")?;
-    let (plan, i) = &found[0];
-    print(plan, &plan.units[*i], output);
+    let (plan, i, (dir, cache)) = &found[0];
+    let unit = &plan.units[*i];
+    if args.rerun {
+        script(&Recipe::planned(plan, unit, dir), cache, output)?;
+        return Ok(0);
+    }
+    print(plan, unit, output);
     Ok(0)
+}
+
+fn script(recipe: &Recipe, cache: &Path, output: &Output) -> Result<(), Failure> {
+    let hub = HubSettings::from(|name| std::env::var(name).ok());
+    recipe.print(&rerun::Host { cache, hub: &hub }, output)
 }
 
 fn unique(n: usize, prefix: &str, what: &str) -> Result<(), Failure> {
@@ -86,7 +103,7 @@ fn print(plan: &Plan, unit: &Unit, output: &Output) {
 }
 
 fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
-    let layered = prepare::settings(std::path::Path::new("."), global)?;
+    let layered = prepare::settings(Path::new("."), global)?;
     let kinds = if args.simulate { vec![true] } else { vec![false, true] };
     let found: Vec<(Store, StoredUnit)> = kinds
         .into_iter()
@@ -99,6 +116,9 @@ fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) ->
         .collect();
     unique(found.len(), prefix, "measured unit")?;
     let (store, unit) = &found[0];
+    if args.rerun {
+        return stored_script(store, unit, &layered.settings.cache, output);
+    }
     let state = store.states(&[(&unit.directory, unit.unit_id)]).pop().flatten();
     let dir = store.unit_dir(&unit.directory, &unit.unit_id);
     if output.json {
@@ -122,6 +142,17 @@ fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) ->
     let _ = writeln!(out, "\nwhat the unit's id is made from\n{}", pretty(&unit.unit));
     let _ = writeln!(out, "\nwhat the deployment's id is made from\n{}", pretty(&unit.deploy));
     output.text(&out);
+    Ok(0)
+}
+
+/// The script of a measured unit.
+fn stored_script(store: &Store, unit: &StoredUnit, cache: &Path, output: &Output) -> Result<u8, Failure> {
+    let cannot = |why: String| Failure::Environment(format!("unit {} cannot be read: {why}", unit.unit_id.short(16)));
+    match store.read_unit(&unit.directory, &unit.unit_id).map_err(|e| cannot(e.to_string()))? {
+        Stored::Present { unit, result } => script(&Recipe::stored(&unit, &result)?, cache, output)?,
+        Stored::Absent => return Err(cannot("it is not there any more".into())),
+        Stored::Damaged(why) => return Err(cannot(why)),
+    }
     Ok(0)
 }
 
