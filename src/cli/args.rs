@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::digest::UnitId;
+
 /// Declarative experiment matrices for LLM serving stacks.
 #[derive(Debug, Parser)]
 #[command(name = "llmatrix", version, about, long_about = None, max_term_width = 110)]
@@ -119,7 +121,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  llmatrix lock sweep.toml\n  llmatrix lock --update sweep.toml")]
     Lock(LockArgs),
     /// Everything about one unit: its cell, documents, status and reasons
-    #[command(after_help = "Examples:\n  llmatrix explain 3fa9c2d1\n  llmatrix explain 3fa9c2d1 sweep.toml")]
+    #[command(
+        after_help = "Examples:\n  llmatrix explain 3fa9c2d1\n  llmatrix explain 3fa9c2d1 sweep.toml\n  llmatrix explain 3fa9c2d1 --rerun | bash"
+    )]
     Explain(ExplainArgs),
     /// Print the JSON Schema of experiment files, or the parameters
     #[command(after_help = "Examples:\n  llmatrix schema > schemas/experiment.schema.json\n  llmatrix schema --params")]
@@ -300,6 +304,9 @@ pub struct ExplainArgs {
     /// Look among simulated results, or plan as `run --simulate` does
     #[arg(long)]
     pub simulate: bool,
+    /// Print a script instead: the commands that start, measure and remove by hand what the unit is
+    #[arg(long)]
+    pub rerun: bool,
 }
 
 #[derive(Debug, Args)]
@@ -409,6 +416,9 @@ pub struct MeasureArgs {
     /// Accept any server certificate
     #[arg(long)]
     pub insecure: bool,
+    /// Where the server takes OpenAI's batch jobs, such as /v1/batches: `--api batch` then hands the whole job over
+    #[arg(long, value_name = "PATH", conflicts_with = "concurrency")]
+    pub batch_path: Option<String>,
     /// A limit that requests must meet to count as goodput, such as ttft=500ms
     #[arg(long, value_name = "METRIC=DURATION")]
     pub slo: Vec<String>,
@@ -421,6 +431,9 @@ pub struct MeasureArgs {
     /// DCGM exporter that tells of the server's GPUs
     #[arg(long, value_name = "URL")]
     pub dcgm: Option<String>,
+    /// Send the prompts of this unit, by its whole id, instead of the measurement's own
+    #[arg(long, value_name = "UNIT")]
+    pub prompts_of: Option<UnitId>,
     /// Write every request to this CSV file
     #[arg(long, value_name = "FILE")]
     pub requests_csv: Option<PathBuf>,
@@ -509,7 +522,7 @@ pub struct LoadFlags {
     /// Format of the data set: jsonl, sharegpt, trace, azure
     #[arg(long)]
     pub format: Option<String>,
-    /// chat, completions or generate [default: the stack's own]
+    /// chat, completions, generate or batch [default: the stack's own]
     #[arg(long)]
     pub api: Option<String>,
     /// Sampling temperature

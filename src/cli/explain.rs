@@ -1,6 +1,7 @@
 //! `explain`: everything about one unit.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -10,10 +11,12 @@ use super::failure::Failure;
 use super::output::Output;
 use super::plan::reason;
 use super::prepare;
+use super::rerun::{self, Recipe};
+use crate::hub::model::HubSettings;
 use crate::plan::catalog::{Catalog, StoredUnit};
 use crate::plan::fit::{self, Fit};
 use crate::plan::{Deployment, Plan, Unit};
-use crate::store::Store;
+use crate::store::{Store, Stored};
 
 pub fn command(args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
     let prefix = args.unit.to_ascii_lowercase();
@@ -34,6 +37,9 @@ fn planned(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -
         let layered = prepare::settings(&prepared.dir, global)?;
         let mut plan = prepared.plan(&Default::default(), &flags, &layered.settings)?;
         if let Some(u) = plan.unsupported.iter().find(|u| u.unit_id.to_string().starts_with(prefix)) {
+            if args.rerun {
+                return Err(Failure::Nothing(format!("unit {} cannot be measured: {}", u.unit_id.short(16), u.reason)));
+            }
             output.text(&format!("unit {}\nstatus unsupported: {}", u.unit_id, u.reason));
             return Ok(0);
         }
@@ -41,12 +47,24 @@ fn planned(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -
         let hits: Vec<usize> =
             (0..plan.units.len()).filter(|i| plan.units[*i].id.to_string().starts_with(prefix)).collect();
         let fits = if hits.is_empty() { Vec::new() } else { fit::of(&plan, &prepared.lock) };
-        found.extend(hits.into_iter().map(|i| (plan.clone(), i, fits[plan.units[i].deployment].clone())));
+        let places = (prepared.dir.clone(), layered.settings.cache.clone());
+        let found_here = |i: usize| (plan.clone(), i, fits[plan.units[i].deployment].clone(), places.clone());
+        found.extend(hits.into_iter().map(found_here));
     }
     unique(found.len(), prefix, "planned unit")?;
-    let (plan, i, fit) = &found[0];
-    print(plan, &plan.units[*i], fit.as_ref(), output);
+    let (plan, i, fit, (dir, cache)) = &found[0];
+    let unit = &plan.units[*i];
+    if args.rerun {
+        script(&Recipe::planned(plan, unit, dir), cache, output)?;
+        return Ok(0);
+    }
+    print(plan, unit, fit.as_ref(), output);
     Ok(0)
+}
+
+fn script(recipe: &Recipe, cache: &Path, output: &Output) -> Result<(), Failure> {
+    let hub = HubSettings::from(|name| std::env::var(name).ok());
+    recipe.print(&rerun::Host { cache, hub: &hub }, output)
 }
 
 fn unique(n: usize, prefix: &str, what: &str) -> Result<(), Failure> {
@@ -107,7 +125,7 @@ fn unweighed(d: &Deployment) -> &'static str {
 }
 
 fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) -> Result<u8, Failure> {
-    let layered = prepare::settings(std::path::Path::new("."), global)?;
+    let layered = prepare::settings(Path::new("."), global)?;
     let kinds = if args.simulate { vec![true] } else { vec![false, true] };
     let found: Vec<(Store, StoredUnit)> = kinds
         .into_iter()
@@ -120,6 +138,9 @@ fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) ->
         .collect();
     unique(found.len(), prefix, "measured unit")?;
     let (store, unit) = &found[0];
+    if args.rerun {
+        return stored_script(store, unit, &layered.settings.cache, output);
+    }
     let state = store.states(&[(&unit.directory, unit.unit_id)]).pop().flatten();
     let dir = store.unit_dir(&unit.directory, &unit.unit_id);
     if output.json {
@@ -143,6 +164,17 @@ fn stored(prefix: &str, args: &ExplainArgs, global: &Global, output: &Output) ->
     let _ = writeln!(out, "\nwhat the unit's id is made from\n{}", pretty(&unit.unit));
     let _ = writeln!(out, "\nwhat the deployment's id is made from\n{}", pretty(&unit.deploy));
     output.text(&out);
+    Ok(0)
+}
+
+/// The script of a measured unit.
+fn stored_script(store: &Store, unit: &StoredUnit, cache: &Path, output: &Output) -> Result<u8, Failure> {
+    let cannot = |why: String| Failure::Environment(format!("unit {} cannot be read: {why}", unit.unit_id.short(16)));
+    match store.read_unit(&unit.directory, &unit.unit_id).map_err(|e| cannot(e.to_string()))? {
+        Stored::Present { unit, result } => script(&Recipe::stored(&unit, &result)?, cache, output)?,
+        Stored::Absent => return Err(cannot("it is not there any more".into())),
+        Stored::Damaged(why) => return Err(cannot(why)),
+    }
     Ok(0)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Global, MeasureArgs, RunFlags, SelectionArgs};
+use super::args::{Global, LoadFlags, MeasureArgs, RunFlags, SelectionArgs};
 use super::failure::Failure;
 use super::output::{self, Output};
 use super::{load_flags, prepare, results};
@@ -27,7 +27,7 @@ use crate::store::record::{Provenance, SampleRecord};
 use crate::store::row::{Measured, Row, RowSource};
 use crate::telemetry::gpu::GpuOptions;
 use crate::units;
-use crate::wire::{ApiSpec, Dialect};
+use crate::wire::{Api, ApiSpec, Dialect};
 
 /// How long the server may take to list its models or to answer one token.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,9 +58,16 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
         .endpoint(&deployment)
         .map_err(|f| Failure::Usage(f.cause))?;
     let unit = &plan.units[0];
-    let workload = plan.workload(unit);
+    let mut workload = plan.workload(unit);
     let mut api = deployment.spec.api.clone();
-    api.default = workload.api;
+    if let Some(own) = own_api(args, &api)? {
+        workload.api = own;
+    }
+    api.default = api.online(workload.api);
+    if load::is_handed_over(&api, &workload) {
+        // The server's own affair.
+        workload.concurrency = None;
+    }
     if args.model.is_none() {
         endpoint.model = discover(&endpoint, &api, output).await?;
     }
@@ -84,7 +91,7 @@ async fn measure(args: &MeasureArgs, global: &Global, output: &Output) -> Result
         gpus: 1,
         request_timeout: Duration::from_secs(600),
         max_error_rate: 0.01,
-        unit: unit.id,
+        unit: args.prompts_of.unwrap_or(unit.id),
         sample: args.sample,
         progress: progress.clone(),
         cancel: cancel.clone(),
@@ -132,7 +139,9 @@ fn planned(args: &MeasureArgs, settings: &crate::settings::Settings) -> Result<(
     let model = args.model.clone().unwrap_or_else(|| "unset".into());
     let mut set =
         vec![format!("model={model}"), format!("engine={}", args.engine), format!("endpoint={}", args.endpoint)];
-    set.extend(load_flags::assignments(&args.load));
+    // Of a stack that is served otherwise, it is that stack's to take or to refuse.
+    let planned_api = args.load.api.clone().filter(|api| is_planned(args, api));
+    set.extend(load_flags::assignments(&LoadFlags { api: planned_api, ..args.load.clone() }));
     for header in &args.header {
         let (name, value) =
             header.split_once(':').ok_or_else(|| Failure::Usage(format!("--header {header}: write 'Name: value'")))?;
@@ -160,7 +169,26 @@ fn planned(args: &MeasureArgs, settings: &crate::settings::Settings) -> Result<(
     if args.method != "external" {
         deployment.spec.api = prepared.api_of(&args.method, &args.engine)?;
     }
+    deployment.spec.api.batch = args.batch_path.clone().or(deployment.spec.api.batch);
     Ok((plan, deployment))
+}
+
+/// Whether the cell of an external server can have this API.
+fn is_planned(args: &MeasureArgs, api: &str) -> bool {
+    args.method == "external" || api == Api::Batch.as_str()
+}
+
+/// The API of a stack that is served otherwise than by the engine's own server: as asked for, else the stack's default.
+fn own_api(args: &MeasureArgs, spec: &ApiSpec) -> Result<Option<Api>, Failure> {
+    match &args.load.api {
+        _ if args.method == "external" => Ok(None),
+        Some(api) if is_planned(args, api) => Ok(None),
+        None => Ok(Some(spec.default)),
+        Some(api) => match serde_json::from_value(api.as_str().into()) {
+            Ok(api) => Ok(Some(api)),
+            Err(e) => Err(Failure::Usage(format!("--api {api}: {e}"))),
+        },
+    }
 }
 
 async fn discover(endpoint: &Endpoint, api: &ApiSpec, output: &Output) -> Result<String, Failure> {
@@ -324,6 +352,9 @@ fn table(sample: &SampleRecord, endpoint: &Endpoint) -> String {
         "tokens".to_string(),
         format!("ISL {} · OSL {}", lengths(s.isl_actual_mean), lengths(s.osl_actual_mean)),
     ]);
+    if s.makespan_s.is_some() {
+        head.add_row(["makespan".to_string(), number(s.makespan_s, "s")]);
+    }
     head.add_row([
         "throughput".to_string(),
         format!("{} · {}", number(s.request_throughput, "req/s"), number(s.output_throughput, "output tok/s")),

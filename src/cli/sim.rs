@@ -111,7 +111,7 @@ async fn terminated() {
 }
 
 /// `--itl 10ms --no-done --speed=10` as the table of a template.
-fn flags(words: &[String]) -> Result<Table, Failure> {
+pub(super) fn flags(words: &[String]) -> Result<Table, Failure> {
     let mut table = Table::new();
     let mut words = words.iter().peekable();
     while let Some(word) = words.next() {

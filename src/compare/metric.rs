@@ -17,6 +17,9 @@ pub fn values(sample: &SampleRecord) -> Vec<(String, f64)> {
 
 const COST: &str = "usd_per_1m_output_tokens";
 
+/// A latency of the whole job; its name carries its unit.
+const MAKESPAN: &str = "makespan_s";
+
 /// The same where no cost is known.
 pub fn of_summary(summary: &Summary) -> Vec<(String, f64)> {
     let names = gate::metrics().into_iter().filter(|m| m != COST);
@@ -33,6 +36,7 @@ fn value(s: &Summary, metric: &str) -> Option<f64> {
         "output_throughput_per_gpu" => s.output_throughput_per_gpu,
         "output_tokens_per_user" => s.output_tokens_per_user,
         "error_rate" => Some(s.error_rate),
+        MAKESPAN => s.makespan_s,
         latency => {
             let (aggregate, name) = latency.split_once('_')?;
             aggregated(distribution(s, name)?, aggregate)
@@ -67,6 +71,7 @@ pub fn unit(metric: &str) -> &'static str {
     match metric {
         "request_throughput" | "request_goodput" => "1/s",
         "error_rate" => "",
+        MAKESPAN => "s",
         COST => "USD",
         m if gate::is_latency(m) => "ms",
         _ => "tokens/s",
@@ -82,6 +87,7 @@ pub fn column(metric: &str) -> String {
 pub fn title(metric: &str) -> String {
     match metric.split_once('_').filter(|_| gate::is_latency(metric)) {
         Some((aggregate, latency)) => format!("{} {aggregate}", latency.to_uppercase()),
+        None if metric == MAKESPAN => "makespan".into(),
         None => metric.replace('_', " "),
     }
 }

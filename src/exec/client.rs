@@ -137,7 +137,8 @@ impl LoadClient {
             ..LoadOptions::default()
         };
         // What is discarded needs no error.
-        let client_error = match self.calibrates && job.files.is_some() {
+        let handed_over = load::is_handed_over(job.api, job.workload);
+        let client_error = match self.calibrates && job.files.is_some() && !handed_over {
             true => tokio::select! {
                 biased;
                 () = job.cancel.cancelled() => None,
@@ -166,14 +167,15 @@ impl LoadClient {
                 None => write_empty_csv(out),
             })?;
         }
-        let context = context(job.workload, job.max_error_rate, seen.means.restarted);
+        let restarted = seen.means.restarted;
+        let context = SampleContext { restarted, handed_over, ..context(job.workload, job.max_error_rate) };
         let invalid = stats::validity(&summary, &context).or_else(|| seen.gpus.problem().map(Invalid::passing));
         Ok(Measurement { summary, seen, invalid, client_error })
     }
 }
 
 /// What a sample of this workload was supposed to be.
-fn context(workload: &Workload, max_error_rate: f64, restarted: bool) -> SampleContext {
+fn context(workload: &Workload, max_error_rate: f64) -> SampleContext {
     let tokens = &workload.tokens;
     // Texts of others may repeat themselves, and each turn of a conversation repeats those before it.
     let own = workload.dataset.is_none() && tokens.turns <= 1;
@@ -185,7 +187,7 @@ fn context(workload: &Workload, max_error_rate: f64, restarted: bool) -> SampleC
         common_input: tokens.input.filter(|n| own && *n > 0).map(common),
         duration: workload.duration.filter(|_| workload.requests.is_none() && workload.profile.is_none()),
         concurrency: workload.concurrency.filter(|_| !workload.is_open_loop()),
-        restarted,
+        ..SampleContext::default()
     }
 }
 

@@ -163,7 +163,7 @@ impl Group<'_> {
     /// The API of the units: a server that is not ours may have no other.
     fn asked_api(&self) -> ApiSpec {
         let mut api = self.work.deployment.spec.api.clone();
-        api.default = self.units.first().map_or(api.default, |u| u.work.workload.api);
+        api.default = self.units.first().map_or(api.default, |u| api.online(u.work.workload.api));
         api
     }
 

@@ -145,6 +145,8 @@ fn target(address: SocketAddr) -> Target {
             version: None,
             metrics: None,
             metrics_port: None,
+            batch: None,
+            files: None,
         },
         model: "null".into(),
         headers: Vec::new(),

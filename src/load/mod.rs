@@ -8,6 +8,7 @@
 //! May open sockets and threads; reads no files but those of the TLS configuration; prints nothing.
 
 mod ask;
+mod batch;
 mod calibrate;
 mod connection;
 mod conversation;
@@ -15,6 +16,7 @@ mod desk;
 mod endpoint;
 mod feed;
 mod http;
+mod job;
 mod link;
 mod marks;
 pub mod null_server;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 pub use ask::ask;
 pub use calibrate::{Calibration, Capability, calibrate, capability};
+pub use job::is_handed_over;
 pub use probe::{ProbeOutcome, calibrate_text, control_client, discover_model, one_token, served_models};
 pub use sample::run_sample;
 pub use tls::TlsConfig;
@@ -157,6 +160,18 @@ pub enum LoadError {
          is served. Set `tokenizer` to that one, or leave it out and lengths are calibrated by the server's counts"
     )]
     Tokenizer { url: String, made: u32, counted: u64 },
+    #[error("the batch API of {url} is of no use: {message}")]
+    Batch {
+        url: String,
+        message: String,
+        /// It was understood, and would be refused again.
+        refused: bool,
+    },
+    #[error(
+        "the job's file has more than {bytes} bytes after {written} of {asked} requests, and it is made in memory: ask for \
+         fewer or shorter requests"
+    )]
+    JobSize { bytes: usize, written: u64, asked: u64 },
     #[error("the models of {url} cannot be listed: {message}")]
     Models { url: String, message: String },
     #[error("{url} does not answer a question: {message}")]
@@ -187,8 +202,10 @@ impl LoadError {
             | LoadError::Header { .. }
             | LoadError::Tls(_)
             | LoadError::Tokenizer { .. }
+            | LoadError::JobSize { .. }
             | LoadError::Workload(_)
             | LoadError::Request(_) => true,
+            LoadError::Batch { refused, .. } => *refused,
             LoadError::Unreachable { .. }
             | LoadError::Warmup { .. }
             | LoadError::Models { .. }

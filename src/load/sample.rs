@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::Output;
 use super::endpoint::Endpoint;
 use super::feed::{Feed, Filler};
+use super::job;
 use super::link::Link;
 use super::probe::{self, calibrate_tokens};
 use super::reactor::WAKE;
@@ -43,6 +44,9 @@ pub async fn run_sample(
     progress: Arc<Progress>,
     cancel: CancellationToken,
 ) -> Result<SampleData, LoadError> {
+    if workload.api == Api::Batch {
+        return job::run(target, workload, options, progress, cancel).await;
+    }
     take_sample(target, workload, options, progress, cancel).await.map(|(data, _)| data)
 }
 
@@ -90,10 +94,10 @@ struct Prepared {
 
 /// How synthetic prompts of this workload are made.
 pub(super) fn sends_token_ids(api: &ApiSpec, workload: &Workload) -> bool {
-    api.dialect == Dialect::Openai && workload.api == Api::Completions && api.token_ids
+    api.dialect == Dialect::Openai && api.online(workload.api) == Api::Completions && api.token_ids
 }
 
-async fn form(target: &Target, workload: &Workload, options: &LoadOptions) -> Result<Form, LoadError> {
+pub(super) async fn form(target: &Target, workload: &Workload, options: &LoadOptions) -> Result<Form, LoadError> {
     if !super::sends_text(&target.api, workload) {
         return Ok(Form::Ids);
     }
@@ -282,6 +286,7 @@ fn merge(shared: &Shared, workload: &Workload, start: Start, outputs: Vec<Worker
         recv_lag: all.recv_lag,
         answers: all.answers,
         stopped_early: shared.stopped.get().cloned(),
+        makespan_ns: None,
     }
 }
 

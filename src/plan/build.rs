@@ -23,7 +23,11 @@ use crate::spec::types::Vocabulary;
 use crate::template::Templates;
 use crate::units::Objective;
 use crate::value::Value;
+use crate::wire::{Api, Dialect};
+use crate::workload::job_streams;
 
+/// Requests of a unit that has neither a number of them nor a duration, at least.
+const DEFAULT_REQUESTS: i64 = 100;
 /// Most distinct parameter paths that one experiment may use.
 const MAX_PATHS: usize = 4096;
 
@@ -198,9 +202,9 @@ impl<'a> Builder<'a> {
 
     fn unit(&mut self, cell: Expanded, mut unit: Pairs, deployment: usize, wanted: bool) {
         let api = &self.plan.deployments[deployment].spec.api;
-        let dialect = api.dialect;
+        let (dialect, takes_jobs) = (api.dialect, api.batch.is_some());
         let chosen = get(&unit, "api").and_then(Value::as_str).unwrap_or(api.default.as_str()).to_string();
-        let derived = derive(&mut unit, &chosen);
+        let derived = derive(&mut unit, &chosen, takes_jobs);
         let dataset = match get(&unit, "dataset").and_then(Value::as_str).map(Arc::from) {
             None => None,
             Some(path) => match self.dataset(&path, cell.block) {
@@ -208,7 +212,7 @@ impl<'a> Builder<'a> {
                 None => return,
             },
         };
-        if let Some(reason) = unmeasurable(&chosen, dialect, &unit) {
+        if let Some(reason) = unmeasurable(&chosen, dialect, takes_jobs, &unit) {
             if wanted {
                 let (deploy, _) = identity::split(&cell.values);
                 self.unsupported(cell, &deploy, &unit, reason);
@@ -477,21 +481,21 @@ fn engine_default(values: &mut Vec<(Arc<str>, Value)>) {
     }
 }
 
-/// Adds what is derived and takes out what has no effect; returns what was derived.
-fn derive(unit: &mut Pairs, api: &str) -> Vec<(&'static str, Value)> {
+/// Adds what is derived and takes out what has no effect; returns what was derived. A server that takes jobs decides itself
+/// how many of a job's requests are in flight.
+fn derive(unit: &mut Pairs, api: &str, takes_jobs: bool) -> Vec<(&'static str, Value)> {
     let has = |unit: &Pairs, name: &str| get(unit, name).is_some();
     let mut derived = vec![("api", Value::str(api))];
     let stages = get(unit, "stages").cloned();
-    let format = get(unit, "format").and_then(Value::as_str);
-    let path = get(unit, "dataset").and_then(Value::as_str);
-    let trace =
-        matches!(format, Some("trace" | "azure")) || (format.is_none() && path.is_some_and(|p| p.ends_with(".csv")));
+    let trace = is_trace(unit);
     let rates = has(unit, "rate") || shape::has_stages_of(stages.as_ref(), "rate");
     // The load of these comes from elsewhere: from the stages, or from the trace.
     let elsewhere = stages.is_some() || (trace && !rates);
-    if !rates && !elsewhere {
-        let concurrency = get(unit, "concurrency").cloned().unwrap_or(Value::Int(1));
-        derived.push(("concurrency", concurrency));
+    let job = api == Api::Batch.as_str();
+    if !rates && !elsewhere && !(job && takes_jobs) {
+        let all = get(unit, "requests").and_then(Value::as_u64).unwrap_or(DEFAULT_REQUESTS as u64);
+        let default = if job { Value::Int(job_streams(all).into()) } else { Value::Int(1) };
+        derived.push(("concurrency", get(unit, "concurrency").cloned().unwrap_or(default)));
     }
     if !rates {
         unit.retain(|(p, _)| !matches!(&**p, "arrival" | "burstiness"));
@@ -507,7 +511,7 @@ fn derive(unit: &mut Pairs, api: &str) -> Vec<(&'static str, Value)> {
     }
     if !has(unit, "requests") && !has(unit, "duration") && !elsewhere {
         let concurrency = get(unit, "concurrency").and_then(Value::as_i64).unwrap_or(1);
-        derived.push(("requests", Value::Int(concurrency.saturating_mul(10).max(100))));
+        derived.push(("requests", Value::Int(concurrency.saturating_mul(10).max(DEFAULT_REQUESTS))));
     }
     if let Some(path) = get(unit, "dataset").and_then(Value::as_str)
         && !has(unit, "format")
@@ -528,25 +532,55 @@ fn derive(unit: &mut Pairs, api: &str) -> Vec<(&'static str, Value)> {
     derived
 }
 
+/// Whether the data set says when requests start.
+fn is_trace(pairs: &[(Arc<str>, Value)]) -> bool {
+    let text = |name: &str| get(pairs, name).and_then(Value::as_str);
+    match text("format") {
+        Some(format) => matches!(format, "trace" | "azure"),
+        None => text("dataset").is_some_and(|path| path.ends_with(".csv")),
+    }
+}
+
 /// The unit parameters as they are hashed, from those that are set and not default.
 pub fn hashed(mut unit: Pairs, api: &crate::wire::ApiSpec) -> Pairs {
     let chosen = get(&unit, "api").and_then(Value::as_str).unwrap_or(api.default.as_str()).to_string();
-    derive(&mut unit, &chosen);
+    derive(&mut unit, &chosen, api.batch.is_some());
     unit.retain(|(p, _)| &**p != "dataset");
     unit
 }
 
 /// What the load generator of this version does not send.
-fn unmeasurable(api: &str, dialect: crate::wire::Dialect, unit: &Pairs) -> Option<String> {
-    let generate = dialect != crate::wire::Dialect::Openai;
+fn unmeasurable(api: &str, dialect: Dialect, takes_jobs: bool, unit: &Pairs) -> Option<String> {
+    let generate = dialect != Dialect::Openai;
     match api {
-        "batch" => return Some("`api = \"batch\"` is not measured by this version".into()),
+        "batch" if takes_jobs && generate => return Some("only an OpenAI server has a batch API".into()),
+        "batch" if takes_jobs && get(unit, "concurrency").is_some() => {
+            return Some(
+                "this stack's batch API decides itself how many requests are in flight: unset `concurrency`".into(),
+            );
+        }
+        "batch" => return None,
         "generate" if !generate => return Some("this stack has no `generate` API; use `chat` or `completions`".into()),
         "chat" | "completions" if generate => return Some(format!("this stack has no `{api}` API; use `generate`")),
         _ => {}
     }
     let turns = get(unit, "tokens.turns").and_then(Value::as_i64).unwrap_or(1);
     (turns > 1 && api != "chat").then(|| format!("conversations (`tokens.turns`) go over the chat API, not `{api}`"))
+}
+
+/// What a batch cell sets and a job cannot have.
+fn no_part_of_a_job(v: &[(Arc<str>, Value)]) -> Option<&'static str> {
+    if get(v, "api").and_then(Value::as_str) != Some(Api::Batch.as_str()) {
+        return None;
+    }
+    let number = |name: &str| get(v, name).and_then(Value::as_f64).unwrap_or(0.0);
+    let set = |name: &&str| match *name {
+        "tokens.turns" => number(name) > 1.0,
+        "cancel_rate" => number(name) > 0.0,
+        "dataset" => is_trace(v),
+        name => get(v, name).is_some(),
+    };
+    ["rate", "stages", "ramp", "duration", "tokens.turns", "cancel_rate", "dataset"].into_iter().find(set)
 }
 
 /// Where the cells of a block get a parameter from, for a message about it; the block when nothing there sets it.
@@ -640,6 +674,10 @@ fn check(cell: &Expanded) -> Result<(), (&'static str, Diagnostic)> {
             "`stages` of concurrency and `concurrency` both say what the load is",
             "remove one of them",
         );
+    }
+    if let Some(path) = no_part_of_a_job(v) {
+        let message = format!("`api = \"batch\"` is a job of fixed size: `{path}` has no place in it");
+        return Err((path, Diagnostic::new("conflict", message).help("remove it; `requests` is the size of the job")));
     }
     if has("dataset") && number("tokens.turns").is_some_and(|n| n > 1.0) {
         return conflict("tokens.turns", "`dataset` gives the prompts, so `tokens.turns` cannot", "remove one of them");

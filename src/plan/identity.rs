@@ -183,29 +183,9 @@ impl<'a> Resolver<'a> {
         let gpus = gpus.unwrap_or_else(|| if none { 0 } else { derived_gpus(pairs) });
         let simulated = self.simulate || spec.sim.is_some();
         let document = self.document(pairs, &hardware, document, locked, simulated.then_some(&flavor));
-        let deployment = Deployment {
-            id: DeployId::of(&document),
-            container: names::container(&model, &method, &engine),
-            directory: names::directory(&model, &method, &engine),
-            document,
-            served_model: get(pairs, "served_model")
-                .and_then(Value::as_str)
-                .map(str::to_string)
-                .or_else(|| spec.served_model.clone()),
-            spec,
-            model,
-            method,
-            engine,
-            hardware,
-            gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
-            assets: below(pairs, "assets.")
-                .filter_map(|(name, value)| Some((name.to_string(), value.as_str()?.to_string())))
-                .collect(),
-            endpoint: get(pairs, "endpoint").and_then(Value::as_str).map(str::to_string),
-            headers: below(pairs, "headers.").map(|(k, v)| (k.to_string(), v.to_string())).collect(),
-            tls: tls(pairs),
-            flavor: simulated.then_some(flavor),
-        };
+        let gpus = u32::try_from(gpus).unwrap_or(u32::MAX);
+        let flavor = simulated.then_some(flavor);
+        let deployment = deployment(pairs, document, spec, hardware, gpus, flavor);
         Ok(Resolved { deployment, references, hardware_source })
     }
 
@@ -426,6 +406,41 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// The deployment of these parameters, with what was made of them: the document, the specification and what follows from
+/// the host. `pairs` may hold unit parameters too.
+pub fn deployment(
+    pairs: &[(Arc<str>, Value)],
+    document: Value,
+    spec: DeploySpec,
+    hardware: String,
+    gpus: u32,
+    flavor: Option<String>,
+) -> Deployment {
+    let text = |name: &str| get(pairs, name).and_then(Value::as_str).map(str::to_string);
+    let needed = |name: &str| text(name).unwrap_or_default();
+    let (model, method, engine) = (needed("model"), needed("method"), needed("engine"));
+    Deployment {
+        id: DeployId::of(&document),
+        container: names::container(&model, &method, &engine),
+        directory: names::directory(&model, &method, &engine),
+        document,
+        served_model: text("served_model").or_else(|| spec.served_model.clone()),
+        spec,
+        model,
+        method,
+        engine,
+        hardware,
+        gpus,
+        assets: below(pairs, "assets.")
+            .filter_map(|(name, value)| Some((name.to_string(), value.as_str()?.to_string())))
+            .collect(),
+        endpoint: text("endpoint"),
+        headers: below(pairs, "headers.").map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        tls: tls(pairs),
+        flavor,
+    }
+}
+
 /// The rendered text with the experiment's `container` and `env` merged over it.
 fn merged(rendered: Rendered, pairs: &Pairs) -> Result<(Value, DeploySpec), Unresolved> {
     let mut over = Table::new();
@@ -503,11 +518,11 @@ fn in_container(model: &Value) -> Value {
     }
 }
 
-fn below<'p>(pairs: &'p Pairs, prefix: &'static str) -> impl Iterator<Item = (&'p str, &'p Value)> {
+fn below<'p>(pairs: &'p [(Arc<str>, Value)], prefix: &'static str) -> impl Iterator<Item = (&'p str, &'p Value)> {
     pairs.iter().filter_map(move |(k, v)| Some((k.strip_prefix(prefix)?, v)))
 }
 
-fn tls(pairs: &Pairs) -> TlsOptions {
+fn tls(pairs: &[(Arc<str>, Value)]) -> TlsOptions {
     let text = |name: &str| get(pairs, name).and_then(Value::as_str).map(str::to_string);
     TlsOptions {
         ca: text("tls.ca"),

@@ -49,6 +49,7 @@ const TITLES: &[(&str, &str)] = &[
     ("output_tokens_per_user", "per user"),
     ("usd_per_1m_output_tokens", "$/1M out"),
     ("cost_usd", "cost"),
+    ("makespan_s", "makespan"),
 ];
 
 /// The usual columns for these units.
@@ -64,6 +65,9 @@ pub fn usual(units: &[ReportUnit]) -> Vec<Column> {
     let axes = axes::varying(units);
     names.extend(axes.iter().map(String::as_str));
     names.extend(["p50_ttft_ms", "p99_ttft_ms", "p50_tpot_ms", "output_throughput", "request_throughput"]);
+    if has(|u| u.samples.iter().any(|s| s.summary.makespan_s.is_some())) {
+        names.push("makespan_s");
+    }
     if has(|u| u.samples.iter().any(|s| s.summary.request_goodput.is_some())) {
         names.push("request_goodput");
     }
@@ -134,7 +138,7 @@ fn unit<'a>(name: &str, unit: &'a str) -> &'a str {
 }
 
 fn better(name: &str) -> Option<Better> {
-    let lower = ["error_rate", "j_per_output_token", "cost_usd", "usd_per_1m_output_tokens", "energy_j"];
+    let lower = ["error_rate", "makespan_s", "j_per_output_token", "cost_usd", "usd_per_1m_output_tokens", "energy_j"];
     let higher = ["throughput", "goodput", "tokens_per_user"];
     let latency = ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"];
     if lower.contains(&name) || (latency.iter().any(|l| name.ends_with(l)) && !name.starts_with("client_")) {

@@ -96,6 +96,7 @@ pub fn summary(ttft: f64, throughput: f64) -> Summary {
         output_tokens_source: None,
         cached_input_tokens: None,
         duration_s: 12.5,
+        makespan_s: None,
         request_throughput: Some(8.0),
         output_throughput: Some(throughput),
         total_token_throughput: Some(throughput * 9.0),

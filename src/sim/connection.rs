@@ -5,6 +5,7 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::answer::End;
+use super::batch;
 use super::http::{ReadError, Reader, Response, Socket};
 use super::hub::{Hub, Ticket};
 use super::routes::{self, Action, Door};
@@ -39,6 +40,7 @@ pub async fn serve(hub: Rc<Hub>, tcp: TcpStream, door: Door) {
                     return;
                 }
             }
+            Action::Batch => respond(batch::answer(&hub, &request)),
             Action::Crash => {
                 hub.crash.notify_one();
                 return std::future::pending().await;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
 
 use super::answer::{Answer, Ask, Plan, RequestTrace, Shape, Traces};
+use super::batch;
 use super::engine::{Batching, BatchingConfig, Engine, Finish, Job, Nanos, Paced, Policy, PrefixCache};
 use super::fault::{self, StreamFaults, Verdict};
 use super::flavor::{Family, Triton};
@@ -30,6 +32,9 @@ const STATIC_FILL: Duration = Duration::from_millis(2);
 pub struct Hub {
     pub options: SimOptions,
     pub ready: Cell<bool>,
+    /// Where the server can be reached from here, once it has its port.
+    pub addr: Cell<Option<SocketAddr>>,
+    pub batches: batch::Desk,
     /// Notified when the server is to die.
     pub crash: Notify,
     epoch: Instant,
@@ -53,6 +58,8 @@ impl Hub {
     pub fn new(options: SimOptions, costs: Costs, log: mpsc::UnboundedSender<String>, traces: Traces) -> Hub {
         Hub {
             ready: Cell::new(false),
+            addr: Cell::new(None),
+            batches: batch::Desk::default(),
             crash: Notify::new(),
             epoch: Instant::now(),
             engine: RefCell::new(engine(&options, costs)),

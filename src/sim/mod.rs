@@ -6,6 +6,7 @@
 //! The timing model is a pure state machine ([`engine`]); everything else brings requests to it and its tokens to sockets.
 
 mod answer;
+mod batch;
 mod body;
 mod connection;
 pub mod engine;

@@ -107,6 +107,8 @@ pub struct SimOptions {
     pub empty_text: f64,
     /// Tokens at the start of a chat answer that are reasoning.
     pub reasoning: u32,
+    /// OpenAI's files and batches are served too.
+    pub batch_api: bool,
     /// The role-only chat delta is sent when the request arrives, not when the first token is ready.
     pub early_role: bool,
     /// How long an idle connection is kept; `None` for ever.
@@ -221,6 +223,7 @@ impl SimOptions {
             tokens_per_event: 1,
             empty_text: 0.03,
             reasoning: 0,
+            batch_api: false,
             early_role: false,
             keep_alive,
             trace: false,
@@ -297,6 +300,7 @@ impl SimOptions {
             "tokens_per_event" => self.tokens_per_event = integer(name, v, 1, 1 << 10)? as u32,
             "empty_text" => self.empty_text = float(name, v, 0.0, 0.9)?,
             "reasoning" => self.reasoning = integer(name, v, 0, 1 << 24)? as u32,
+            "batch_api" => self.batch_api = boolean(name, v)?,
             "early_role" => self.early_role = boolean(name, v)?,
             "keep_alive" => self.keep_alive = Some(duration(name, v)?).filter(|d| !d.is_zero()),
             "trace" => self.trace = boolean(name, v)?,
@@ -436,6 +440,11 @@ pub const OPTIONS: &[OptionDoc] = &[
     o("tokens_per_event", "1", "Tokens that one step yields per request, as speculative decoding does."),
     o("empty_text", "0.03", "Share of tokens with empty text, never the first; 0 with fixed timing."),
     o("reasoning", "0", "Tokens at the start of a chat answer that are reasoning."),
+    o(
+        "batch_api",
+        "false",
+        "OpenAI's `/v1/files` and `/v1/batches` are served too, as some gateways do; not by Triton.",
+    ),
     o("early_role", "false", "Chat: sends the role-only delta at once instead of with the first token."),
     o("keep_alive", "\"5s\"", "Idle connections are closed after this; `0s` never. By default as the stack does."),
     o("trace", "false", "Records when each token was written, for the library's caller."),

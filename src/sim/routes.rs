@@ -11,7 +11,7 @@ use super::http::{Request, Response};
 use super::hub::{Hub, Order};
 use super::options::MetricsAt;
 use super::tokens::with_bos;
-use super::{metrics, old_metrics, openai, triton};
+use super::{batch, metrics, old_metrics, openai, triton};
 
 /// How often SGLang looks whether its health request was answered: no call is faster.
 const SGLANG_HEALTH_POLL: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ pub enum Action {
     RespondAfter(Duration, Response),
     /// With the request's number.
     Generate(u64, Order),
+    /// Something about a batch, or a file of one.
+    Batch,
     Crash,
 }
 
@@ -125,6 +127,7 @@ fn openai_route(hub: &Hub, engine: Openai, request: &Request) -> Action {
         ("POST", "/v1/completions") => openai_generate(hub, engine, request, false),
         ("POST", "/v1/chat/completions") => openai_generate(hub, engine, request, true),
         (_, "/v1/completions" | "/v1/chat/completions") => wrong_method(),
+        _ if hub.options.batch_api && batch::is_path(path) => Action::Batch,
         ("POST", "/tokenize") if engine == Openai::Vllm => Action::Respond(tokenize(hub, &request.body)),
         ("POST", "/reset_prefix_cache") if engine == Openai::Vllm => {
             hub.engine().reset_prefix_cache();

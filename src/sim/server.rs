@@ -1,6 +1,6 @@
 //! The server's life: its own thread and runtime, loading, serving, stopping, dying.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -98,6 +98,15 @@ fn metrics_socket(options: &SimOptions) -> Result<Option<TcpSocket>, SimError> {
     bound(addr).map(Some).map_err(|source| SimError::Bind { addr, source })
 }
 
+/// The address by which a server of this host is reached from it.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V4(a) if a.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, a.port()).into(),
+        SocketAddr::V6(a) if a.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, a.port()).into(),
+        addr => addr,
+    }
+}
+
 /// A socket that has its port and does not listen yet: until it does, connections are refused.
 fn bound(addr: SocketAddr) -> std::io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -188,6 +197,7 @@ async fn live(
 ) -> Status {
     let costs = Costs::of(&options);
     let hub = Rc::new(Hub::new(options, costs, log, traces));
+    hub.addr.set(sockets.server.local_addr().ok().map(reachable));
     tokio::select! {
         biased;
         () = stop.cancelled() => Status::Stopped,

@@ -85,6 +85,7 @@ impl Limit {
     pub fn text(self, metric: &str) -> String {
         match (self, better(metric)) {
             (Limit::Change(share), good) => sign(good, &percent(share)),
+            (Limit::Absolute(x), Better::Lower) if metric == "makespan_s" => format!("≤ {x} s"),
             (Limit::Absolute(x), Better::Lower) => format!("≤ {x}{}", if is_latency(metric) { " ms" } else { "" }),
             (Limit::Absolute(x), Better::Higher) => format!("≥ {x}"),
         }

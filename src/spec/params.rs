@@ -224,7 +224,7 @@ pub const PARAMS: &[Param] = &[
         "concurrency",
         Unit,
         COUNT,
-        Derived("1 where `rate` is not set"),
+        Derived("1 where `rate` is not set; for a batch all `requests`, at most 1024"),
         "Requests in flight (closed loop); with `rate`, a cap.",
     ),
     p("rate", Unit, POSITIVE, Unset, "Requests per second (open loop)."),
@@ -280,7 +280,7 @@ pub const PARAMS: &[Param] = &[
         Unit,
         Word(&["chat", "completions", "generate", "batch"]),
         Derived("the stack's own: token-exact where it has one"),
-        "API the unit is measured over.",
+        "API the unit is measured over; `batch` measures a job of `requests` requests, as fast as the engine takes them.",
     ),
     p("temperature", Unit, Kind::Float { min: 0.0, max: 100.0 }, DefaultValue::Int(0), "Sampling temperature."),
     p(

@@ -155,6 +155,7 @@ pub const SAMPLE_METRICS: &[&str] = &[
     "output_throughput_per_gpu",
     "output_tokens_per_user",
     "error_rate",
+    "makespan_s",
     "usd_per_1m_output_tokens",
 ];
 

@@ -71,8 +71,11 @@ pub struct Summary {
     pub osl_actual_mean: Option<f64>,
     pub output_tokens_source: Option<TokenSource>,
     pub cached_input_tokens: Option<u64>,
-    /// First `start` to last `last_token` of the measured requests, seconds.
+    /// First `start` to last `last_token` of the measured requests, seconds; the makespan where no token was seen.
     pub duration_s: f64,
+    /// A job of fixed size: from its submission to its last answer, seconds.
+    #[serde(default)]
+    pub makespan_s: Option<f64>,
     pub request_throughput: Option<f64>,
     pub output_throughput: Option<f64>,
     pub total_token_throughput: Option<f64>,

@@ -153,6 +153,8 @@ pub enum LoadShape {
     Closed { concurrency: u32 },
     /// Requests start by a schedule, at most `cap` in flight.
     Open { rate: f64, cap: Option<u32> },
+    /// All requests were handed over as one: none has times of its own.
+    Job,
 }
 
 /// Everything a sample measured. Warm-up requests are not in it.
@@ -177,6 +179,8 @@ pub struct SampleData {
     pub answers: Vec<(u64, Gaps)>,
     /// Why no more requests were sent than were, where neither count nor duration was reached.
     pub stopped_early: Option<String>,
+    /// A job of fixed size: from its submission to its last answer.
+    pub makespan_ns: Option<u64>,
 }
 
 impl SampleData {
@@ -237,6 +241,7 @@ pub(crate) mod tests {
             recv_lag: Histogram::default(),
             answers: Vec::new(),
             stopped_early: None,
+            makespan_ns: None,
         }
     }
 

@@ -17,6 +17,7 @@ pub fn window(data: &SampleData) -> Option<(u64, u64)> {
     match data.shape {
         LoadShape::Closed { concurrency } => closed(&data.requests, concurrency),
         LoadShape::Open { .. } => open(data),
+        LoadShape::Job => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::record::window;
-use super::{Dist, RequestRecord, SampleData, Status, Summary, TokenSource, steady};
+use super::{Dist, LoadShape, RequestRecord, SampleData, Status, Summary, TokenSource, steady};
 
 /// Most error messages that a summary lists.
 const MAX_ERRORS: usize = 10;
@@ -16,7 +16,10 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
     let count = |status| data.requests.iter().filter(|r| r.status == status).count() as u64;
     let (n_error, n_cancelled) = (count(Status::Error), count(Status::Cancelled));
     let n_ok = ok.len() as u64;
-    let seconds = data.window().map(|(from, to)| (to - from) as f64 / 1e9);
+    let makespan = data.makespan_ns.map(|ns| ns as f64 / 1e9);
+    // Without a token that was seen, the length of the job is all there is.
+    let handed_over = data.shape == LoadShape::Job;
+    let seconds = if handed_over { makespan } else { data.window().map(|(from, to)| (to - from) as f64 / 1e9) };
     let per_second = |n: f64| seconds.map(|s| n / s);
 
     let input_tokens: u64 = ok.iter().map(|r| input(r)).sum();
@@ -24,7 +27,7 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
     let token_events: u64 = ok.iter().map(|r| u64::from(r.token_events)).sum();
     let output_throughput = per_second(output_tokens as f64);
     let steady = steady::window(data);
-    let queue_delay = Dist::of_ns(data.requests.iter().map(RequestRecord::queue_delay_ns));
+    let queue_delay = Dist::of_ns(data.requests.iter().filter(|_| !handed_over).map(RequestRecord::queue_delay_ns));
     let tpot: Vec<f64> = ok.iter().filter_map(|r| r.tpot_ns()).map(|ns| ns / 1e6).collect();
     let per_user: Vec<f64> = tpot.iter().filter(|ms| **ms > 0.0).map(|ms| 1e3 / ms).collect();
 
@@ -41,6 +44,7 @@ pub fn summarize(data: &SampleData, slo: &BTreeMap<String, Duration>, gpus: u32)
         output_tokens_source: source(&ok),
         cached_input_tokens: sum_known(ok.iter().map(|r| r.cached_tokens.map(u64::from))),
         duration_s: seconds.unwrap_or(0.0),
+        makespan_s: makespan,
         request_throughput: per_second(n_ok as f64),
         output_throughput,
         total_token_throughput: per_second((input_tokens + output_tokens) as f64),
@@ -149,7 +153,6 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LoadShape;
     use super::super::record::tests::{request, sample};
     use super::*;
 

@@ -42,6 +42,8 @@ pub struct SampleContext {
     pub concurrency: Option<u32>,
     /// The server was started anew in between.
     pub restarted: bool,
+    /// All requests were handed over as one: nobody saw a token.
+    pub handed_over: bool,
 }
 
 /// Least queueing delay (p99, milliseconds) that says that an open-loop client fell behind.
@@ -61,7 +63,7 @@ const DURATION_SHARE: f64 = 0.5;
 /// The reason why a sample is not valid; `None` when it is.
 pub fn validity(s: &Summary, context: &SampleContext) -> Option<Invalid> {
     restarted(context)
-        .or_else(|| nothing_measured(s))
+        .or_else(|| nothing_measured(s, context))
         .or_else(|| too_many_errors(s, context))
         .or_else(|| wrong_lengths(s, context))
         .or_else(|| cached_input(s, context))
@@ -107,7 +109,7 @@ fn too_short(s: &Summary, context: &SampleContext) -> Option<String> {
     ))
 }
 
-fn nothing_measured(s: &Summary) -> Option<String> {
+fn nothing_measured(s: &Summary, context: &SampleContext) -> Option<String> {
     if s.n_sent == 0 {
         return Some("no request was sent".into());
     }
@@ -117,7 +119,8 @@ fn nothing_measured(s: &Summary) -> Option<String> {
             None => format!("no request of {} completed within the duration: lengthen it", s.n_sent),
         });
     }
-    (s.ttft.n == 0).then(|| format!("none of {} answers held any text", s.n_ok))
+    let empty = if context.handed_over { s.output_tokens == 0 } else { s.ttft.n == 0 };
+    empty.then(|| format!("none of {} answers held any text", s.n_ok))
 }
 
 fn too_many_errors(s: &Summary, context: &SampleContext) -> Option<String> {
@@ -184,6 +187,7 @@ mod tests {
         duration: None,
         concurrency: None,
         restarted: false,
+        handed_over: false,
     };
 
     fn reason(change: impl Fn(&mut SampleData), context: SampleContext) -> Option<String> {

@@ -297,6 +297,7 @@ fn table() -> Vec<Column> {
     columns.extend(coordinate_columns());
     columns.extend(server_columns());
     columns.extend(sanity_columns());
+    columns.extend(job_columns());
     columns.extend(super::row_telemetry::columns());
     columns
 }
@@ -550,6 +551,12 @@ fn server_columns() -> Vec<Column> {
             r.sample().and_then(|s| s.server.server_e2el_mean_ms).into()
         }),
     ]
+}
+
+fn job_columns() -> Vec<Column> {
+    vec![col("makespan_s", "s", "A batch: from the submission of the job to its last answer.", |r| {
+        r.summary().and_then(|s| s.makespan_s).into()
+    })]
 }
 
 fn sanity_columns() -> Vec<Column> {

@@ -2,6 +2,7 @@
 //! load generator, the readiness probe and (as the other end) the simulated engine.
 
 pub mod answer;
+pub mod batch;
 pub mod events;
 pub mod rejection;
 pub mod request;
@@ -45,6 +46,24 @@ pub struct ApiSpec {
     pub metrics: Option<String>,
     #[serde(default)]
     pub metrics_port: Option<u16>,
+    /// Path of OpenAI's batch jobs, where the server has them: `/v1/batches`.
+    #[serde(default)]
+    pub batch: Option<String>,
+    /// Path of the files of those jobs; `/v1/files` when unset.
+    #[serde(default)]
+    pub files: Option<String>,
+}
+
+impl ApiSpec {
+    /// The API that the requests of a job go over, one by one: a batch is made of requests of the default one.
+    pub fn online(&self, api: Api) -> Api {
+        match (api, self.default, self.dialect) {
+            (Api::Batch, Api::Batch, Dialect::Openai) => Api::Completions,
+            (Api::Batch, Api::Batch, _) => Api::Generate,
+            (Api::Batch, default, _) => default,
+            (api, ..) => api,
+        }
+    }
 }
 
 fn yes() -> bool {

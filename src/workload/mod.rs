@@ -51,6 +51,12 @@ pub struct Workload {
     pub cancel: Option<Cancellation>,
 }
 
+/// Streams of a job that has no cap of its own: all of its requests at once, up to what the client is known to measure well
+/// (docs/performance.md) and what engines take into a batch at most by default.
+pub fn job_streams(requests: u64) -> u32 {
+    u32::try_from(requests).unwrap_or(u32::MAX).clamp(1, 1024)
+}
+
 fn one() -> f64 {
     1.0
 }
@@ -133,6 +139,10 @@ pub enum WorkloadError {
         "data set {path}, prompt {row} does not tell its output length: give every row `output_tokens`, or set tokens.output"
     )]
     RowOutput { path: String, row: usize },
+    #[error(
+        "api = \"batch\" is a job of fixed size, measured from its submission to its last answer: {name} cannot be set"
+    )]
+    Job { name: &'static str },
     #[error("the content of data set {0} was not handed in")]
     NoContent(String),
     #[error(transparent)]
@@ -146,6 +156,7 @@ impl Workload {
         if tokens.turns > 1 && self.api != Api::Chat {
             return Err(WorkloadError::Turns(tokens.turns));
         }
+        self.check_job()?;
         let positive = |name, value: f64| {
             let need = "it must be a finite number above 0";
             if value.is_finite() && value > 0.0 { Ok(()) } else { Err(WorkloadError::Number { name, value, need }) }
@@ -167,6 +178,21 @@ impl Workload {
         match self.dataset.is_some() {
             true => self.check_with_dataset(),
             false => self.check_synthetic(),
+        }
+    }
+
+    /// A job has a size and nothing that says when its requests start or end.
+    fn check_job(&self) -> Result<(), WorkloadError> {
+        let shaped = [
+            ("rate", self.rate.is_some()),
+            ("duration", self.duration.is_some()),
+            ("stages", self.profile.is_some()),
+            ("cancel_rate", self.cancel.is_some()),
+            ("a trace", self.replays()),
+        ];
+        match shaped.into_iter().find(|(_, set)| *set && self.api == Api::Batch) {
+            Some((name, _)) => Err(WorkloadError::Job { name }),
+            None => Ok(()),
         }
     }
 
@@ -219,6 +245,12 @@ impl Workload {
     /// Prompts are made, not read.
     pub fn is_synthetic(&self) -> bool {
         self.dataset.is_none() || self.trace().is_some()
+    }
+
+    /// The requests of a job over an online API: all at once, up to the cap.
+    pub fn saturating(&self, api: Api) -> Workload {
+        let all = self.request_limit().unwrap_or(1);
+        Workload { api, concurrency: Some(self.concurrency.unwrap_or_else(|| job_streams(all))), ..self.clone() }
     }
 
     /// Requests of the measured part, where a count bounds it: 10 × concurrency, at least 100, when nothing is set.

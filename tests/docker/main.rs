@@ -13,6 +13,7 @@ mod leftovers;
 mod lock;
 mod real;
 mod registry;
+mod rerun;
 mod restart;
 mod stacks;
 #[path = "../../src/hub/model/stand_in.rs"]

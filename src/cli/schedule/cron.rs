@@ -1,6 +1,7 @@
 //! A line for a crontab. A lock keeps a night from starting while the one before it is still running.
 
 use super::{Made, Night};
+use crate::cli::shell::word;
 
 pub const HINT: &str = "\
 To install: crontab -e, and add the line. Values of variables go into ~/.config/llmatrix/NAME.env (chmod 600).";
@@ -32,26 +33,4 @@ fn line(night: &Night) -> String {
     );
     // cron takes `%` for the end of a line.
     format!("# llmatrix {}: local time\n{} {}\n", night.experiment, night.when.cron(), text.replace('%', "\\%"))
-}
-
-/// A word for the shell.
-fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_string();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_stay_what_they_are() {
-        for (text, want) in [("--gate", "--gate"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'"), ("", "''")]
-        {
-            assert_eq!(word(text), want);
-        }
-    }
 }

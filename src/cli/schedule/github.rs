@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::{Made, Night};
+use crate::cli::shell::word;
 
 pub const HINT: &str = "\
 To install: commit the workflow under .github/workflows/, give the runner with the GPUs the label `gpu`, and add the secrets \
@@ -58,13 +59,4 @@ fn workflow(night: &Night) -> String {
         text(command.join(" ").replace("SUMMARY", "\"$GITHUB_STEP_SUMMARY\"")),
         text(format!("{artifacts}/{}runs/", if night.simulated { "simulated/" } else { "" })),
     )
-}
-
-/// A word for the shell.
-fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_string();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -41,7 +41,9 @@ pub use engine::{DockerEngine, Left};
 pub use held::remove;
 pub use inventory::{Container, Keeper, Leftovers, Stranger, list, look};
 pub use owner::{Life, Owner};
-pub use place::handed_tokens;
+pub use place::{handed_tokens, tree};
+pub use repositories::{HUB_CACHE, cache_dir, wanted};
+pub use request::Bind;
 pub use scratch::remove as remove_scratch;
 
 /// Log lines that go with a start that was given up.

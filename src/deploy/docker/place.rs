@@ -165,7 +165,7 @@ fn open_to(path: &Path, user: Option<&str>) -> io::Result<()> {
 
 /// A directory or file as one bind, or, where a directory holds links (as a hub's cache does, into a store beside it) at
 /// any depth, as one bind per entry, each to what its link leads to.
-fn tree(source: &Path, target: &str) -> io::Result<Vec<Bind>> {
+pub fn tree(source: &Path, target: &str) -> io::Result<Vec<Bind>> {
     let whole = Bind { source: source.to_path_buf(), target: target.to_string(), read_only: true };
     if !source.is_dir() {
         return Ok(vec![whole]);

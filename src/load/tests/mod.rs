@@ -1,6 +1,7 @@
 //! The load generator against scripted servers: exact bytes on loopback sockets.
 
 mod connections;
+mod jobs;
 mod lengths;
 mod pitfalls;
 mod runs;

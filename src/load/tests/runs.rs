@@ -164,9 +164,6 @@ async fn what_is_not_supported_is_refused_before_anything_is_sent() {
     w.tokens.turns = 4;
     assert!(matches!(sample(&t, &w).await, Err(LoadError::Workload(WorkloadError::Turns(4)))));
     let mut w = workload(1, 1);
-    w.api = Api::Batch;
-    assert!(matches!(sample(&t, &w).await, Err(LoadError::Request(_))));
-    let mut w = workload(1, 1);
     (w.api, w.temperature) = (Api::Generate, 0.5);
     let e = sample(&target(&server.url, Dialect::TritonPython), &w).await.unwrap_err();
     assert!(e.to_string().contains("temperature"), "{e}");

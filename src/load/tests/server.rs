@@ -25,7 +25,9 @@ pub struct Request {
     pub number: usize,
     pub connection: usize,
     pub head: String,
+    /// Null where it is no JSON.
     pub body: Value,
+    pub text: String,
 }
 
 /// What happened, in order.
@@ -115,9 +117,10 @@ async fn serve(
     count: Arc<AtomicUsize>,
 ) {
     let mut buffer = Vec::new();
-    while let Some((head, body)) = read_request(&mut stream, &mut buffer).await {
+    while let Some((head, text)) = read_request(&mut stream, &mut buffer).await {
         let number = count.fetch_add(1, Ordering::SeqCst);
-        let request = Request { number, connection, head, body };
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let request = Request { number, connection, head, body, text };
         log.lock().unwrap().push(Seen::Request(request.clone()));
         for step in script(&request) {
             match step {
@@ -138,16 +141,16 @@ async fn serve(
     }
 }
 
-async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<(String, Value)> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<(String, String)> {
     loop {
         if let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8(buffer[..end].to_vec()).unwrap();
             let length = |line: &str| line.strip_prefix("content-length: ").map(|n| n.parse::<usize>().unwrap());
             let length = head.lines().find_map(length).unwrap_or(0);
             if buffer.len() >= end + 4 + length {
-                let body = serde_json::from_slice(&buffer[end + 4..end + 4 + length]).unwrap_or(Value::Null);
+                let text = String::from_utf8_lossy(&buffer[end + 4..end + 4 + length]).into_owned();
                 buffer.drain(..end + 4 + length);
-                return Some((head, body));
+                return Some((head, text));
             }
         }
         let mut part = [0; 65536];

@@ -109,6 +109,7 @@ fn nothing() -> Summary {
             recv_lag: Default::default(),
             answers: Vec::new(),
             stopped_early: None,
+            makespan_ns: None,
         },
         &Default::default(),
         0,

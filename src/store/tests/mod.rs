@@ -444,7 +444,8 @@ fn the_header_is_the_published_one() {
          j_per_output_token,gpu_memory_peak_mib,kv_cache_usage_peak,cost_usd,usd_per_1m_output_tokens,\
          queue_delay_p99_ms,recv_lag_p99_ms,client_cpu_fraction,client_error_ttft_ms,client_error_itl_ms,valid,\
          invalid_reason,simulated,labels,parameters,status,attempt,engine_start,failure_stage,failure_class,\
-         server_ttft_mean_ms,server_itl_mean_ms,server_e2el_mean_ms,sanity,sanity_text,sanity_logprob,prefetching\n"
+         server_ttft_mean_ms,server_itl_mean_ms,server_e2el_mean_ms,sanity,sanity_text,sanity_logprob,prefetching,\
+         makespan_s\n"
     );
 }
 

@@ -9,7 +9,8 @@ fn the_example_is_measured_and_agrees_with_the_server() {
     let Some(w) = VLLM.workspace("real-vllm") else { return };
     let file = VLLM.example(&w, |text| text);
     let file = file.to_str().unwrap();
-    let done = w.run(&["run", "--json", "--repeats", "3", file]).expect(0);
+    let online = ["--only", "api=completions", "--only", "api=chat"];
+    let done = w.run(&[&["run", "--json", "--repeats", "3"], &online[..], &[file]].concat()).expect(0);
     assert_eq!(done.event("run_finished")["measured"], 6, "{}", done.stdout);
     assert_eq!(done.event("deployment_ready")["engine_version"], "0.32.0+cpu");
     w.assert_clean();
@@ -18,10 +19,28 @@ fn the_example_is_measured_and_agrees_with_the_server() {
     for row in &rows {
         assert_eq!((&row["valid"], &row["output_tokens_source"]), (&true.into(), &"usage".into()), "{row}");
         assert_eq!(row["osl_actual_mean"], 64.0, "{row}");
-        assert!(row["api"] == "chat" || row["isl_actual_mean"] == 128.0, "{row}");
+        assert!(row["api"] == "chat" || row["isl_actual_mean"] == 512.0, "{row}");
     }
     assert_agree(&rows, "mean_ttft_ms", "server_ttft_mean_ms", 0.05, 3.0);
     assert_agree(&rows, "mean_itl_ms", "server_itl_mean_ms", 0.05, 0.0);
+}
+
+#[test]
+fn a_batch_is_measured_from_its_first_request_to_its_last_answer() {
+    let Some(w) = VLLM.workspace("real-vllm-batch") else { return };
+    VLLM.one_cell(&w, "api=batch", &[]).expect(0);
+    w.assert_clean();
+    let row = &rows(&w)[0];
+    assert_eq!((&row["api"], &row["valid"], &row["requests"]), (&"batch".into(), &true.into(), &48.into()), "{row}");
+    assert_eq!((&row["n_ok"], &row["concurrency"]), (&48.into(), &48.into()), "all at once: {row}");
+    assert_eq!((&row["osl_actual_mean"], &row["output_tokens"]), (&64.0.into(), &(48 * 64).into()), "{row}");
+    let number = |column: &str| row[column].as_f64().unwrap_or_else(|| panic!("{column}: {row}"));
+    assert!(
+        number("makespan_s") >= number("duration_s") && number("p99_e2el_ms") <= 1e3 * number("makespan_s"),
+        "{row}"
+    );
+    let throughput = number("output_tokens") / number("duration_s");
+    assert!((number("output_throughput") / throughput - 1.0).abs() < 1e-9, "{row}");
 }
 
 #[test]
