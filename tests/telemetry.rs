@@ -9,7 +9,7 @@ use std::path::Path;
 use support::{Sandbox, rows};
 
 /// Between two looks, seconds.
-const INTERVAL: f64 = 0.25;
+const INTERVAL: f64 = 0.1;
 const STREAMS: f64 = 8.0;
 /// 24 requests of 60 tokens, 8 at a time, 10 ms a token: about 1.9 s.
 const EXPERIMENT: &str = r#"
@@ -28,7 +28,7 @@ engine = ["vllm", "sglang", "trtllm", "python"]
 engine_args.old_metrics = [false, true]
 
 [run]
-scrape_interval = "250ms"
+scrape_interval = "100ms"
 "#;
 
 type Row = BTreeMap<String, String>;
@@ -37,28 +37,16 @@ fn number(row: &Row, column: &str) -> f64 {
     row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}`", row[column]))
 }
 
-/// Requests in flight at each moment, by the client: seconds, and how many from then on.
-fn in_flight(requests: &Path) -> Vec<(f64, f64)> {
-    let mut edges: Vec<(f64, f64)> = rows(requests)
-        .iter()
-        .flat_map(|r| [(number(r, "start_ms") / 1e3, 1.0), (number(r, "end_ms") / 1e3, -1.0)])
-        .collect();
-    edges.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut now = 0.0;
-    edges
-        .into_iter()
-        .map(|(at, change)| {
-            now += change;
-            (at, now)
-        })
-        .collect()
-}
-
-/// The least and the most that were in flight within an interval of a moment.
-fn bounds(steps: &[(f64, f64)], at: f64) -> (f64, f64) {
-    let before = steps.iter().rev().find(|(t, _)| *t <= at - INTERVAL).map_or(0.0, |(_, n)| *n);
-    let near = steps.iter().filter(|(t, _)| (t - at).abs() <= INTERVAL).map(|(_, n)| *n);
-    near.fold((before, before), |(low, high), n| (low.min(n), high.max(n)))
+/// The least and the most requests that a server can have had within an interval of a moment: those that the client had
+/// in flight all the time, and those it had in flight at any time.
+fn bounds(requests: &[Row], at: f64) -> (f64, f64) {
+    let count = |inside: &dyn Fn(f64, f64) -> bool| {
+        let inside = |r: &&Row| inside(number(r, "start_ms") / 1e3, number(r, "end_ms") / 1e3);
+        requests.iter().filter(inside).count() as f64
+    };
+    let least = count(&|start, end| start <= at - INTERVAL && at + INTERVAL <= end);
+    let most = count(&|start, end| start <= at + INTERVAL && at - INTERVAL <= end);
+    (least, most.min(STREAMS))
 }
 
 fn series(telemetry: &Path, metric: &str) -> Vec<(f64, f64)> {
@@ -96,12 +84,12 @@ fn check(engine: &str, row: &Row, sample: &Path) {
         assert!(row["server_running_mean"].is_empty() && row["kv_cache_usage_peak"].is_empty(), "{name}");
         assert_eq!(number(row, "server_waiting_peak"), 0.0, "{name}");
     } else {
-        let steps = in_flight(&sample.join("requests.csv"));
+        let requests = rows(&sample.join("requests.csv"));
         let running: Vec<(f64, f64)> =
             series(&telemetry, "running").into_iter().filter(|(at, _)| *at > 0.0 && *at <= window).collect();
         assert!(running.len() as f64 >= (window / INTERVAL / 2.0).floor(), "{name}: {running:?}");
         for (at, value) in &running {
-            let (low, high) = bounds(&steps, *at);
+            let (low, high) = bounds(&requests, *at);
             assert!((low..=high).contains(value), "{name}: {value} at {at} s, and {low} to {high} were in flight");
         }
         let (mean, peak) = (number(row, "server_running_mean"), number(row, "server_running_peak"));

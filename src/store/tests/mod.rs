@@ -445,7 +445,12 @@ fn the_header_is_the_published_one() {
          queue_delay_p99_ms,recv_lag_p99_ms,client_cpu_fraction,client_error_ttft_ms,client_error_itl_ms,valid,\
          invalid_reason,simulated,labels,parameters,status,attempt,engine_start,failure_stage,failure_class,\
          server_ttft_mean_ms,server_itl_mean_ms,server_e2el_mean_ms,sanity,sanity_text,sanity_logprob,prefetching,\
-         makespan_s\n"
+         makespan_s,server_running_mean,server_running_peak,server_waiting_mean,server_waiting_peak,\
+         kv_cache_usage_mean,preemptions,prefix_hit_rate,server_queue_mean_ms,server_prefill_mean_ms,\
+         server_decode_mean_ms,watch_cpu_fraction,j_per_request,output_tokens_per_joule,gpu_utilization_mean,\
+         gpu_temperature_peak_c,gpu_sm_clock_mean_mhz,gpu_power_capped,host_cpu_mean,host_memory_peak_mib,\
+         container_cpu_cores_mean,container_memory_peak_mib,container_throttled_s,prepare_s,ready_s,weights_s,\
+         compile_s,graphs_s,kv_cache_tokens,weights_gib,warm_caches,usd_per_1m_input_tokens,usd_per_1m_tokens\n"
     );
 }
 
