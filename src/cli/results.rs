@@ -87,6 +87,7 @@ pub fn with_details(store: &Store, report: &mut Report) {
         && let Ok(journal) = journal::read(&store.run_files(&run.run).journal())
     {
         report.starts = report::starts::engine_starts(&journal.entries);
+        report.held = report::sweep::held(&journal.entries);
     }
 }
 

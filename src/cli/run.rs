@@ -316,6 +316,7 @@ fn finish(
     gated.iter().for_each(|g| gate::show(g, output));
     output.note(&format!("results  {}/", settings.artifacts.display()));
     outcome.csv.iter().for_each(|csv| output.note(&format!("         {}", csv.display())));
+    report.sweep_cost().iter().for_each(|cost| output.note(&format!("cost     {cost}")));
     output.note(&format!("report   {}", outcome.files.report().display()));
     gated.iter().for_each(|_| output.note(&format!("gate     {}", outcome.files.gate_markdown().display())));
     Ok(report)

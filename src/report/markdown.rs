@@ -80,6 +80,9 @@ fn write_summary(out: &mut String, report: &Report, grid: &Grid) -> fmt::Result 
     if let Some(run) = &report.run {
         write_run(out, run)?;
     }
+    if let Some(cost) = report.sweep_cost() {
+        writeln!(out, "Cost: {cost}.\n")?;
+    }
     writeln!(out, "{}", table(grid))?;
     searches::markdown(out, report, cell)?;
     answers::markdown(out, report, cell)?;

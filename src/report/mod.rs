@@ -21,6 +21,7 @@ pub mod rows;
 mod searches;
 pub mod spread;
 pub mod starts;
+pub mod sweep;
 pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -46,6 +47,8 @@ pub struct Report {
     pub unsupported: Vec<RunUnsupported>,
     /// Engine starts of the run, where its journal was read.
     pub starts: Vec<EngineStart>,
+    /// How long its deployments were held, likewise.
+    pub held: sweep::Held,
     /// What could not be read, in sentences.
     pub notes: Vec<String>,
 }
