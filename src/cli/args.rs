@@ -50,7 +50,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  llmatrix measure --endpoint http://127.0.0.1:8000\n  llmatrix measure --endpoint http://127.0.0.1:8000 --engine vllm --concurrency 16 --requests 200\n  llmatrix measure --endpoint https://host/v1x --api chat --header 'Authorization: Bearer ${API_KEY}' --json"
     )]
-    Measure(MeasureArgs),
+    Measure(Box<MeasureArgs>),
     /// Find out what this host can measure without being the bottleneck
     #[command(after_help = "Examples:\n  llmatrix calibrate\n  llmatrix calibrate --streams 256 --json")]
     Calibrate(CalibrateArgs),

@@ -135,7 +135,7 @@ impl Running {
     }
 
     /// The server need not be told that it may stop.
-    pub fn is_over(mut self) {
+    pub fn forget(mut self) {
         self.id = None;
     }
 

@@ -88,7 +88,7 @@ async fn handed_over(
         }
         ended = running.wait(start, &progress) => ended?,
     };
-    running.is_over();
+    running.forget();
     let makespan_ns = over.saturating_duration_since(start).as_nanos() as u64;
     let answers = or_cancelled(server.answers(&end), &cancel).await?;
     Ok(SampleData {

@@ -492,7 +492,8 @@ fn derive(unit: &mut Pairs, api: &str, takes_jobs: bool) -> Vec<(&'static str, V
     // The load of these comes from elsewhere: from the stages, or from the trace.
     let elsewhere = stages.is_some() || (trace && !rates);
     let job = api == Api::Batch.as_str();
-    if !rates && !elsewhere && !(job && takes_jobs) {
+    let handed_over = job && takes_jobs;
+    if !(rates || elsewhere || handed_over) {
         let all = get(unit, "requests").and_then(Value::as_u64).unwrap_or(DEFAULT_REQUESTS as u64);
         let default = if job { Value::Int(job_streams(all).into()) } else { Value::Int(1) };
         derived.push(("concurrency", get(unit, "concurrency").cloned().unwrap_or(default)));

@@ -143,7 +143,8 @@ mod tests {
             metric("p42_ttft").is_none() && metric("throughput").is_none() && metric("p95_output_throughput").is_none()
         );
         assert_eq!((better("request_goodput"), better("error_rate")), (Better::Higher, Better::Lower));
-        assert_eq!(metrics().len(), 5 * 5 + 9);
+        assert_eq!(metrics().len(), 5 * 5 + 10);
+        assert_eq!(Limit::parse("makespan_s", "90").unwrap().text("makespan_s"), "≤ 90 s");
     }
 
     #[test]

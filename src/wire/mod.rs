@@ -47,10 +47,10 @@ pub struct ApiSpec {
     #[serde(default)]
     pub metrics_port: Option<u16>,
     /// Path of OpenAI's batch jobs, where the server has them: `/v1/batches`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
     /// Path of the files of those jobs; `/v1/files` when unset.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<String>,
 }
 
