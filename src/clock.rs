@@ -62,6 +62,12 @@ impl Stopwatch {
     }
 }
 
+/// CPU time of the calling thread.
+pub fn thread_cpu() -> Option<Duration> {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Some(Duration::new(u64::try_from(t.tv_sec).ok()?, u32::try_from(t.tv_nsec).ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

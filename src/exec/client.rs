@@ -16,8 +16,8 @@ use super::tokenizers::Tokenizers;
 use crate::deploy::Endpoint;
 use crate::load::{self, BeforeStart, LoadError, LoadOptions, ProbeOutcome, Target, TlsConfig};
 use crate::plan::TlsOptions;
-use crate::stats::{self, Invalid, SampleContext, Sanity, sanity};
-use crate::telemetry::{Scraper, Seen, Watcher, Watching, write_empty_csv};
+use crate::stats::{self, Invalid, SampleContext, SampleData, Sanity, Summary, sanity};
+use crate::telemetry::{Scraper, Seen, Watcher, Watching, Window, write_empty_csv};
 use crate::wire::ApiSpec;
 use crate::wire::answer::Answer;
 use crate::workload::Workload;
@@ -158,7 +158,7 @@ impl LoadClient {
         }
         let summary = stats::summarize(&data, &job.slo.0, job.gpus);
         let seen = match &watcher {
-            Some(watcher) => watcher.end(summary.duration_s, summary.n_ok).await,
+            Some(watcher) => watcher.end(window(&data, &summary)).await,
             None => Seen::default(),
         };
         if let Some(dir) = job.files {
@@ -212,10 +212,17 @@ fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::
     written.map_err(|e| LoaderError { cause: format!("cannot write {}: {e}", path.display()), deterministic: false })
 }
 
+/// The measured part on the clock of `requests.csv`.
+fn window(data: &SampleData, summary: &Summary) -> Window {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let (from_s, to_s) = data.window().map_or((0.0, summary.duration_s), |(from, to)| (seconds(from), seconds(to)));
+    Window { zero_wall_ns: data.started_wall_ns, from_s, to_s, requests: summary.n_ok }
+}
+
 /// What watches the engine, its GPUs and the host during a sample. A server without metrics is measured all the same.
 async fn watcher(target: &Target, job: &Job<'_>) -> Option<Watcher> {
     // What is discarded is not watched.
-    if job.files.is_none() && job.watch.interval.is_zero() && target.api.metrics.is_none() {
+    if job.files.is_none() && job.watch.interval.is_zero() {
         return None;
     }
     let engine = match target.api.metrics {

@@ -10,13 +10,14 @@ use super::ahead::Since;
 use super::group::{Flow, Group};
 use super::loader::{Job, LoaderError, Measurement, Watch};
 use super::usage::{UsageSeries, resources};
-use crate::clock::{Stopwatch, rfc3339};
+use crate::clock::{Clock, Stopwatch, rfc3339};
 use crate::deploy::{Engine, Failure};
 use crate::event::live::LiveUnit;
 use crate::event::{Event, FailureClass, Outcome, Stage};
 use crate::stats::Invalid;
 use crate::store::record::{AttemptRecord, Provenance, SampleRecord};
 use crate::store::{SampleDraft, StoreError};
+use crate::telemetry::Window;
 use crate::telemetry::gpu::GpuOptions;
 use crate::units::format_duration;
 
@@ -223,7 +224,7 @@ impl Group<'_> {
             }
             failure = engine.crashed() => return Err((at_measure(failure), true)),
             measured = tokio::time::timeout(limit, &mut measuring) => measured,
-            () = watch_usage(engine, work.policy.scrape_interval, &usage) => unreachable!("it is watched until the measurement ends"),
+            () = watch_usage(engine, &*self.context.clock, work.policy.scrape_interval, &usage) => unreachable!("it is watched until the measurement ends"),
         };
         let Ok(measured) = measured else {
             let cause = format!(
@@ -282,7 +283,7 @@ impl Group<'_> {
         engine: &dyn Engine,
     ) -> Result<Option<Invalid>, StoreError> {
         let Measured { measurement, usage } = measured;
-        append_usage(&draft.path().join("telemetry.csv"), &usage)?;
+        append_usage(&draft.path().join("telemetry.csv"), &usage, &measurement.seen.window)?;
         let log = engine.log_tail(LOG_LINES);
         if !log.is_empty() {
             let path = draft.path().join("engine.log");
@@ -396,15 +397,18 @@ impl Group<'_> {
 }
 
 /// Looks at what the container uses, for as long as it is polled.
-async fn watch_usage(engine: &dyn Engine, interval: Duration, into: &Mutex<UsageSeries>) {
-    let since = Stopwatch::start();
+async fn watch_usage(engine: &dyn Engine, clock: &dyn Clock, interval: Duration, into: &Mutex<UsageSeries>) {
+    let mut counted = false;
     loop {
         match engine.usage().await {
             Some(usage) => {
-                into.lock().unwrap_or_else(PoisonError::into_inner).push(since.elapsed().as_secs_f64(), usage);
+                counted = true;
+                let now = i64::try_from(clock.now().as_nanosecond()).unwrap_or(0);
+                into.lock().unwrap_or_else(PoisonError::into_inner).push(now, usage);
             }
-            // Nobody counts.
-            None => std::future::pending().await,
+            // Nobody counts. One that has counted before may do so again.
+            None if !counted => std::future::pending().await,
+            None => {}
         }
         if interval.is_zero() {
             std::future::pending().await
@@ -413,12 +417,12 @@ async fn watch_usage(engine: &dyn Engine, interval: Duration, into: &Mutex<Usage
     }
 }
 
-fn append_usage(path: &Path, usage: &UsageSeries) -> Result<(), StoreError> {
+fn append_usage(path: &Path, usage: &UsageSeries, window: &Window) -> Result<(), StoreError> {
     if usage.is_empty() {
         return Ok(());
     }
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    file.and_then(|file| usage.append_csv(file)).map_err(StoreError::io("write", path))
+    file.and_then(|file| usage.append_csv(window, file)).map_err(StoreError::io("write", path))
 }
 
 /// A death is told with the stage it happened in.

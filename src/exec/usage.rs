@@ -4,41 +4,32 @@ use std::io::Write;
 
 use crate::deploy::ContainerUsage;
 use crate::store::record::Resources;
-use crate::telemetry::Seen;
+use crate::telemetry::{Seen, Window};
 
-/// Readings over a sample.
+/// Readings over a sample: nanoseconds since 1970, and what had been used until then.
 #[derive(Clone, Debug, Default)]
-pub struct UsageSeries(Vec<(f64, ContainerUsage)>);
+pub struct UsageSeries(Vec<(i64, ContainerUsage)>);
+
+/// Readings on the clock of the window.
+struct Placed<'a>(Vec<(f64, &'a ContainerUsage)>);
 
 impl UsageSeries {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn push(&mut self, at_s: f64, usage: ContainerUsage) {
-        self.0.push((at_s, usage));
+    pub fn push(&mut self, wall_ns: i64, usage: ContainerUsage) {
+        self.0.push((wall_ns, usage));
     }
 
-    /// Mean number of cores in use between the first reading and the last.
-    pub fn cores(&self) -> Option<f64> {
-        let ((from, first), (to, last)) = self.0.first().zip(self.0.last())?;
-        (to > from).then_some((last.cpu_s? - first.cpu_s?) / (to - from))
-    }
-
-    pub fn memory_peak_mib(&self) -> Option<f64> {
-        self.0.iter().filter_map(|(_, u)| u.memory_mib).reduce(f64::max)
-    }
-
-    /// Seconds for which its CPU limit held it back.
-    pub fn throttled_s(&self) -> Option<f64> {
-        let ((_, first), (_, last)) = self.0.first().zip(self.0.last())?;
-        Some(last.throttled_s? - first.throttled_s?)
+    fn placed(&self, window: &Window) -> Placed<'_> {
+        Placed(self.0.iter().map(|(at, usage)| ((at - window.zero_wall_ns) as f64 / 1e9, usage)).collect())
     }
 
     /// Further rows of a `telemetry.csv`.
-    pub fn append_csv(&self, out: impl Write) -> std::io::Result<()> {
+    pub fn append_csv(&self, window: &Window, out: impl Write) -> std::io::Result<()> {
         let mut csv = csv::Writer::from_writer(out);
-        for (at, usage) in &self.0 {
+        for (at, usage) in &self.placed(window).0 {
             let ContainerUsage { cpu_s, memory_mib, throttled_s } = usage;
             let all = [("cpu_seconds", cpu_s), ("memory_mib", memory_mib), ("throttled_seconds", throttled_s)];
             for (name, value) in all.into_iter().filter_map(|(name, value)| Some((name, (*value)?))) {
@@ -49,9 +40,35 @@ impl UsageSeries {
     }
 }
 
+impl Placed<'_> {
+    /// The last reading before the window, else the first one in it, and the last one in it.
+    fn ends(&self, window: &Window) -> Option<((f64, &ContainerUsage), (f64, &ContainerUsage))> {
+        let inside = || self.0.iter().copied().filter(|(at, _)| window.holds(*at));
+        let before = self.0.iter().copied().rfind(|(at, _)| *at <= window.from_s);
+        before.or_else(|| inside().next()).zip(inside().last()).filter(|(first, last)| last.0 > first.0)
+    }
+
+    /// Mean number of cores in use.
+    fn cores(&self, window: &Window) -> Option<f64> {
+        let ((from, first), (to, last)) = self.ends(window)?;
+        Some((last.cpu_s? - first.cpu_s?) / (to - from))
+    }
+
+    fn memory_peak_mib(&self, window: &Window) -> Option<f64> {
+        self.0.iter().filter(|(at, _)| window.holds(*at)).filter_map(|(_, u)| u.memory_mib).reduce(f64::max)
+    }
+
+    /// Seconds for which its CPU limit held it back.
+    fn throttled_s(&self, window: &Window) -> Option<f64> {
+        let ((_, first), (_, last)) = self.ends(window)?;
+        Some(last.throttled_s? - first.throttled_s?)
+    }
+}
+
 /// What a sample used, as far as it was seen.
 pub fn resources(seen: &Seen, usage: &UsageSeries) -> Resources {
-    let gpus = &seen.gpus;
+    let (gpus, window) = (&seen.gpus, &seen.window);
+    let usage = usage.placed(window);
     Resources {
         gpu_power_mean_w: gpus.power_mean_w,
         energy_j: gpus.energy_j,
@@ -63,9 +80,9 @@ pub fn resources(seen: &Seen, usage: &UsageSeries) -> Resources {
         gpu_power_capped: gpus.power_capped,
         host_cpu_mean: seen.host.cpu_fraction,
         host_memory_peak_mib: seen.host.memory_peak_mib,
-        container_cpu_cores_mean: usage.cores(),
-        container_memory_peak_mib: usage.memory_peak_mib(),
-        container_throttled_s: usage.throttled_s(),
+        container_cpu_cores_mean: usage.cores(window),
+        container_memory_peak_mib: usage.memory_peak_mib(window),
+        container_throttled_s: usage.throttled_s(window),
     }
 }
 
@@ -74,17 +91,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_become_rates() {
+    fn counters_become_rates_of_the_window() {
+        const S: i64 = 1_000_000_000;
+        let window = Window { zero_wall_ns: 100 * S, from_s: 0.0, to_s: 2.5, requests: 0 };
         let mut series = UsageSeries::default();
         let usage = |cpu, memory| ContainerUsage { cpu_s: Some(cpu), memory_mib: Some(memory), throttled_s: Some(0.0) };
-        series.push(0.0, usage(10.0, 300.0));
-        assert_eq!((series.cores(), series.memory_peak_mib()), (None, Some(300.0)));
-        series.push(1.0, usage(11.0, 700.0));
-        series.push(2.0, usage(13.0, 500.0));
-        assert_eq!((series.cores(), series.memory_peak_mib()), (Some(1.5), Some(700.0)));
+        // Warm-up, which is not of the window.
+        series.push(90 * S, usage(1.0, 900.0));
+        series.push(100 * S, usage(10.0, 300.0));
+        series.push(101 * S, usage(11.0, 700.0));
+        series.push(102 * S, usage(13.0, 500.0));
+        series.push(110 * S, usage(13.0, 800.0));
+        let placed = series.placed(&window);
+        assert_eq!((placed.cores(&window), placed.memory_peak_mib(&window)), (Some(1.5), Some(700.0)));
+        assert_eq!(placed.throttled_s(&window), Some(0.0));
         let mut csv = Vec::new();
-        series.append_csv(&mut csv).unwrap();
-        assert!(String::from_utf8(csv).unwrap().starts_with("0.000000,container,,cpu_seconds,10\n"));
-        assert_eq!(UsageSeries::default().cores(), None);
+        series.append_csv(&window, &mut csv).unwrap();
+        assert!(String::from_utf8(csv).unwrap().starts_with("-10.000000,container,,cpu_seconds,1\n"));
+        assert_eq!(UsageSeries::default().placed(&window).cores(&window), None);
     }
 }

@@ -16,6 +16,7 @@ use super::scheduler;
 use super::slot::unmeasured;
 use super::stop::{Cap, Stop};
 use super::{BeforeStart, LoadError};
+use crate::clock::thread_cpu;
 use crate::stats::{Histogram, Progress, RequestRecord, Status};
 use crate::workload::arrival::Schedule;
 use crate::workload::profile::Profile;
@@ -164,12 +165,6 @@ fn begin(shared: &Shared, reactor: &mut Reactor) -> Result<Begun, LoadError> {
     reactor.desk.output.recv_lag = Histogram::default();
     reactor.set_timing(Timing { epoch, request_timeout: shared.request_timeout, cutoff });
     Ok(begun)
-}
-
-/// CPU time of the calling thread.
-fn thread_cpu() -> Option<Duration> {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Some(Duration::new(u64::try_from(t.tv_sec).ok()?, u32::try_from(t.tv_nsec).ok()?))
 }
 
 impl Shared {

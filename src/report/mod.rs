@@ -137,6 +137,9 @@ impl Report {
 
     /// Prices every sample anew: window × the price of an hour of its deployment. A class without a price has no cost.
     pub fn reprice(&mut self, cost: &Cost) {
+        if let Some(run) = &mut self.run {
+            run.cost = cost.clone();
+        }
         for unit in &mut self.units {
             let hour = cost.hour(&unit.facts.hardware, unit.facts.gpus);
             for sample in &mut unit.samples {

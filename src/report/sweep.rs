@@ -1,8 +1,9 @@
-//! What a run itself came to: how long its deployments were held, from the start of each to its end, and what that cost.
+//! What a run itself came to: how long its deployments were held, from the start of each engine to its end, and what that
+//! cost.
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Report;
 use crate::digest::DeployId;
@@ -32,6 +33,12 @@ pub fn held(entries: &[Entry]) -> Held {
         last = Some(at);
         match &entry.event {
             Event::DeploymentStarting { deploy_id, .. } => _ = open.insert(*deploy_id, at),
+            // What it waited for before is not its own: devices that others had, images.
+            Event::DeploymentReady { deploy_id, seconds, .. } => {
+                if let Some(from) = open.get_mut(deploy_id) {
+                    *from = (*from).max(at - SignedDuration::from_secs_f64(*seconds));
+                }
+            }
             Event::DeploymentStopped { deploy_id, .. } | Event::DeploymentFailed { deploy_id, .. } => {
                 close(&mut held, &mut open, deploy_id, at);
             }
@@ -52,13 +59,14 @@ fn close(held: &mut Held, open: &mut BTreeMap<DeployId, Timestamp>, id: &DeployI
 impl Report {
     /// `None` where the run has no prices, or started nothing.
     pub fn sweep_cost(&self) -> Option<SweepCost> {
-        let cost = &self.run.as_ref()?.cost;
+        let run = self.run.as_ref()?;
+        let cost = &run.cost;
         if cost.is_empty() || self.held.is_empty() {
             return None;
         }
         let mut sweep = SweepCost { usd: 0.0, hours: 0.0, partial: false };
         for (id, seconds) in &self.held {
-            let facts = self.units.iter().find(|u| u.deploy_id == *id).map(|u| &u.facts);
+            let facts = run.units.iter().find(|u| u.deploy_id == *id).map(|u| &u.facts);
             let hour = facts.and_then(|f| cost.hour(&f.hardware, f.gpus));
             sweep.hours += seconds / 3600.0;
             sweep.usd += hour.unwrap_or(0.0) * seconds / 3600.0;
@@ -71,7 +79,7 @@ impl Report {
 impl std::fmt::Display for SweepCost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let SweepCost { usd, hours, partial } = self;
-        write!(f, "${usd:.2} for {hours:.2} hours of deployments, from the start of each to its end")?;
+        write!(f, "${usd:.2} for {hours:.2} hours of engines, from the start of each to its end")?;
         if *partial { write!(f, "; those of some hardware have no price") } else { Ok(()) }
     }
 }
@@ -95,11 +103,17 @@ mod tests {
             entry(1, "10:30:00", stopped(a)),
             entry(2, "10:30:00", starting(a)),
             entry(3, "10:45:00", stopped(a)),
-            entry(4, "11:00:00", starting(b)),
+            // Ten minutes for its devices, five until its first token.
+            entry(4, "10:45:00", starting(b)),
+            entry(
+                5,
+                "11:00:00",
+                Event::DeploymentReady { deploy_id: b, start: 1, seconds: 300.0, engine_version: None },
+            ),
             // Killed.
-            entry(5, "11:00:30", Event::Notice { message: "m".into() }),
+            entry(6, "11:00:30", Event::Notice { message: "m".into() }),
         ];
-        assert_eq!(held(&entries), Held::from([(a, 2700.0), (b, 30.0)]));
+        assert_eq!(held(&entries), Held::from([(a, 2700.0), (b, 330.0)]));
         assert!(held(&[]).is_empty());
     }
 }

@@ -117,7 +117,9 @@ fn sglang(labels: &str, l: &Ledger) -> String {
         l.kv_capacity as f64,
     );
     t.gauge("sglang:cache_hit_rate", "The prefix cache hit rate.", share(l.cached_tokens, l.prefix_queries));
-    t.gauge("sglang:num_retracted_reqs", "The number of retracted requests.", l.preemptions as f64);
+    // Of the last batch alone.
+    t.gauge("sglang:num_retracted_reqs", "The number of retracted requests.", 0.0);
+    t.counter("sglang:num_retracted_requests_total", "Total number of retracted requests.", l.preemptions);
     t.counter("sglang:prompt_tokens_total", "Number of prefill tokens processed.", l.prompt_tokens);
     t.counter("sglang:generation_tokens_total", "Number of generation tokens processed.", l.generation_tokens);
     t.counter("sglang:cached_tokens_total", "Number of cached prompt tokens.", l.cached_tokens);

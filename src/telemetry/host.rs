@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::Window;
+
 /// One reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HostReading {
@@ -48,13 +50,16 @@ impl HostReading {
 }
 
 impl HostSummary {
-    pub fn of(readings: &[(f64, HostReading)]) -> HostSummary {
-        let ends = readings.first().zip(readings.last());
+    /// From the last look before the window to the last one in it.
+    pub(super) fn of(readings: &[(f64, HostReading)], window: &Window) -> HostSummary {
+        let before = readings.iter().rfind(|(at, _)| *at <= window.from_s);
+        let inside = || readings.iter().filter(|(at, _)| window.holds(*at));
+        let ends = before.or_else(|| inside().next()).zip(inside().last());
         let share = ends.and_then(|((_, first), (_, last))| {
             let total = last.total_s? - first.total_s?;
             (total > 0.0).then_some((last.busy_s? - first.busy_s?) / total)
         });
-        let peak = readings.iter().filter_map(|(_, r)| r.memory_used_mib).reduce(f64::max);
+        let peak = inside().filter_map(|(_, r)| r.memory_used_mib).reduce(f64::max);
         HostSummary { cpu_fraction: share, memory_peak_mib: peak }
     }
 }
@@ -78,6 +83,8 @@ fn kib(text: &str, name: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
+    const WINDOW: Window = Window { zero_wall_ns: 0, from_s: 0.0, to_s: 2.0, requests: 0 };
+
     #[test]
     fn processors_and_memory_are_read() {
         let dir = tempfile::tempdir().unwrap();
@@ -91,7 +98,7 @@ mod tests {
         let (before, after) = (reading(100, 700, 2_048_000), reading(250, 750, 1_024_000));
         assert_eq!(before.memory_used_mib, Some(2000.0));
         assert_eq!((before.busy_s, before.total_s), (Some(2.0), Some(10.0)));
-        let summary = HostSummary::of(&[(0.0, before), (1.0, after)]);
+        let summary = HostSummary::of(&[(-0.1, before), (1.0, after), (9.0, reading(9000, 9000, 0))], &WINDOW);
         assert_eq!(summary, HostSummary { cpu_fraction: Some(0.75), memory_peak_mib: Some(3000.0) });
     }
 
@@ -100,6 +107,6 @@ mod tests {
         let reading = HostReading::of(Path::new("/nonexistent"));
         assert_eq!(reading, HostReading::default());
         assert_eq!(reading.values().count(), 0);
-        assert_eq!(HostSummary::of(&[(0.0, reading)]), HostSummary::default());
+        assert_eq!(HostSummary::of(&[(0.0, reading)], &WINDOW), HostSummary::default());
     }
 }

@@ -25,6 +25,28 @@ pub use watcher::{Watcher, Watching};
 /// Sums and counts by name, over all label sets.
 pub type Totals = BTreeMap<String, f64>;
 
+/// The measured part of a sample, once it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Window {
+    /// What seconds are counted from, in nanoseconds since 1970: the zero of `requests.csv`.
+    pub zero_wall_ns: i64,
+    /// First start and last token, seconds.
+    pub from_s: f64,
+    pub to_s: f64,
+    /// Requests that completed.
+    pub requests: u64,
+}
+
+impl Window {
+    pub fn holds(&self, at_s: f64) -> bool {
+        (self.from_s..=self.to_s).contains(&at_s)
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.to_s - self.from_s
+    }
+}
+
 /// What was seen while a sample was measured.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -34,6 +56,8 @@ pub struct Seen {
     pub gpus: gpu::GpuSummary,
     pub host: HostSummary,
     pub cost: WatchCost,
+    /// Of which all of this is.
+    pub window: Window,
     /// Every reading.
     pub series: Series,
 }

@@ -19,6 +19,14 @@ pub struct Sample<'a> {
     pub value: f64,
 }
 
+impl<'a> Sample<'a> {
+    /// The value of a label, where it needs no unescaping and holds no comma.
+    pub fn label(&self, name: &str) -> Option<&'a str> {
+        let mut pairs = self.labels.split(',').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().trim_matches('"'))
+    }
+}
+
 /// Tells of every sample of a text, in order.
 pub fn samples<'a>(text: &'a str, mut each: impl FnMut(&Sample<'a>)) -> Result<(), FormatError> {
     for (i, line) in text.lines().enumerate() {

@@ -3,11 +3,11 @@
 
 use std::io::Write;
 
-use super::Totals;
 use super::gpu::GpuReading;
 use super::host::HostReading;
 use super::scrape::Look;
 use super::vocabulary::{METRICS, Metric, Values};
+use super::{Totals, Window};
 use crate::stats::{Gauge, ServerLoad};
 
 /// All readings of a sample, in the order of time within each kind.
@@ -20,13 +20,21 @@ pub struct Series {
 }
 
 impl Series {
-    /// How loaded the engine was in a window of so many seconds.
-    pub(super) fn server_load(&self, window_s: f64) -> ServerLoad {
+    /// Counts seconds from another moment, so many later.
+    pub(super) fn shift(&mut self, by_s: f64) {
+        self.engine.iter_mut().for_each(|(at, _)| *at -= by_s);
+        self.gpus.iter_mut().for_each(|(at, _)| *at -= by_s);
+        self.host.iter_mut().for_each(|(at, _)| *at -= by_s);
+    }
+
+    /// How loaded the engine was. Counters say something of the window only where a look was before it and one after it.
+    pub(super) fn server_load(&self, window: &Window) -> ServerLoad {
         let inside = |metric: Metric| {
-            let looks = self.engine.iter().filter(|(at, _)| *at > 0.0 && *at <= window_s);
+            let looks = self.engine.iter().filter(|(at, _)| window.holds(*at));
             Gauge::of(looks.filter_map(|(_, look)| look.values.get(metric)))
         };
-        let ends = self.engine.first().zip(self.engine.last()).filter(|_| self.engine.len() > 1);
+        let around = |from: f64, to: f64| from <= window.from_s && to >= window.to_s;
+        let ends = self.engine.first().zip(self.engine.last()).filter(|(first, last)| around(first.0, last.0));
         let grown = |metric| ends.and_then(|((_, first), (_, last))| grown(metric, &first.values, &last.values));
         let mean_ms = |sum, count| Some(grown(sum)? / grown(count).filter(|n| *n > 0.0)? * 1e3);
         let counted = || Some(grown(Metric::PrefixHits)? / grown(Metric::PrefixQueries).filter(|n| *n > 0.0)?);
@@ -88,6 +96,10 @@ mod tests {
     use super::super::vocabulary;
     use super::*;
 
+    fn window(to_s: f64) -> Window {
+        Window { to_s, ..Window::default() }
+    }
+
     fn look(at: f64, text: &str) -> (f64, Look) {
         (at, Look { values: vocabulary::read(text).unwrap(), totals: Totals::new() })
     }
@@ -111,7 +123,7 @@ mod tests {
             ],
             ..Series::default()
         };
-        let load = series.server_load(2.5);
+        let load = series.server_load(&window(2.5));
         assert_eq!(load.running, Some(Gauge { mean: 5.0, peak: 6.0 }));
         assert_eq!(load.kv_cache_usage, Some(Gauge { mean: 0.5, peak: 0.75 }));
         assert_eq!(load.preemptions, Some(2.0));
@@ -128,11 +140,16 @@ mod tests {
     #[test]
     fn one_look_says_nothing_of_a_window() {
         let series = Series { engine: vec![look(-0.1, "vllm:num_preemptions_total 3\n")], ..Series::default() };
-        assert_eq!(series.server_load(1.0), ServerLoad::default());
+        assert_eq!(series.server_load(&window(1.0)), ServerLoad::default());
         let again = Series {
             engine: vec![look(-0.1, "vllm:num_preemptions_total 3\n"), look(2.0, "vllm:num_preemptions_total 1\n")],
             ..Series::default()
         };
-        assert_eq!(again.server_load(1.0).preemptions, None, "started anew");
+        assert_eq!(again.server_load(&window(1.0)).preemptions, None, "started anew");
+        let late = Series {
+            engine: vec![look(0.5, "vllm:num_preemptions_total 3\n"), look(2.0, "vllm:num_preemptions_total 4\n")],
+            ..Series::default()
+        };
+        assert_eq!(late.server_load(&window(1.0)).preemptions, None, "there was no look before the window");
     }
 }

@@ -1,7 +1,7 @@
 //! One vocabulary for what engines tell of themselves, and the names that each of them has for it. Where a name has changed
 //! between versions both are here, the newer one first. Names: the engines' own metrics documentation and sources.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use super::prometheus::{self, FormatError, Sample};
@@ -61,8 +61,10 @@ pub const METRICS: [(Metric, &str); 15] = [
 enum Fold {
     /// Parts of a whole: data-parallel engines, models.
     Sum,
-    /// Views of the same: ranks of one engine. A share of the fullest.
+    /// Shares: that of the fullest.
     Max,
+    /// Views of the same from the ranks of a data-parallel engine, whose engines are parts: the largest of each, added up.
+    Ranks,
 }
 
 /// A name that an engine has for a metric.
@@ -81,6 +83,10 @@ const fn sum(metric: Metric, name: &'static str) -> Source {
 
 const fn max(metric: Metric, name: &'static str) -> Source {
     Source { metric, name, label: "", fold: Fold::Max, scale: 1.0 }
+}
+
+const fn ranks(metric: Metric, name: &'static str) -> Source {
+    Source { metric, name, label: "", fold: Fold::Ranks, scale: 1.0 }
 }
 
 const fn labelled(metric: Metric, name: &'static str, label: &'static str, fold: Fold) -> Source {
@@ -122,12 +128,12 @@ const SOURCES: &[Source] = &[
     sum(PrefillCount, "vllm:request_prefill_time_seconds_count"),
     sum(DecodeSum, "vllm:request_decode_time_seconds_sum"),
     sum(DecodeCount, "vllm:request_decode_time_seconds_count"),
-    // SGLang: each rank may tell the same, and some versions split by priority beside the total.
-    max(Running, "sglang:num_running_reqs"),
-    max(Waiting, "sglang:num_queue_reqs"),
+    // SGLang: each rank of an engine may tell the same, and some versions split by priority beside the total.
+    ranks(Running, "sglang:num_running_reqs"),
+    ranks(Waiting, "sglang:num_queue_reqs"),
     max(KvCacheUsage, "sglang:token_usage"),
     max(PrefixHitRate, "sglang:cache_hit_rate"),
-    max(Preemptions, "sglang:num_retracted_reqs"),
+    ranks(Preemptions, "sglang:num_retracted_requests_total"),
     sum(PrefixHits, "sglang:cached_tokens_total"),
     sum(PrefixQueries, "sglang:prompt_tokens_total"),
     sum(PromptTokens, "sglang:prompt_tokens_total"),
@@ -188,11 +194,13 @@ impl Values {
 /// Takes down what is known among the samples of a text.
 pub struct Reader {
     folded: Vec<Option<f64>>,
+    /// The largest by source and data-parallel engine.
+    by_engine: BTreeMap<(usize, String), f64>,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Reader { folded: vec![None; SOURCES.len()] }
+        Reader { folded: vec![None; SOURCES.len()], by_engine: BTreeMap::new() }
     }
 }
 
@@ -201,15 +209,22 @@ impl Reader {
         let Some(sources) = INDEX.get(sample.name) else { return };
         for i in sources.iter().copied().filter(|i| sample.labels.contains(SOURCES[*i].label)) {
             let value = sample.value * SOURCES[i].scale;
-            self.folded[i] = Some(match (self.folded[i], SOURCES[i].fold) {
-                (None, _) => value,
-                (Some(before), Fold::Sum) => before + value,
-                (Some(before), Fold::Max) => before.max(value),
-            });
+            match SOURCES[i].fold {
+                Fold::Sum => self.folded[i] = Some(self.folded[i].unwrap_or(0.0) + value),
+                Fold::Max => self.folded[i] = Some(self.folded[i].map_or(value, |before| before.max(value))),
+                Fold::Ranks => {
+                    let engine = sample.label("dp_rank").unwrap_or_default().to_string();
+                    let largest = self.by_engine.entry((i, engine)).or_insert(value);
+                    *largest = largest.max(value);
+                }
+            }
         }
     }
 
-    pub fn finish(self) -> Values {
+    pub fn finish(mut self) -> Values {
+        for ((i, _), largest) in self.by_engine {
+            *self.folded[i].get_or_insert(0.0) += largest;
+        }
         let mut values = Values::default();
         for (source, value) in SOURCES.iter().zip(self.folded) {
             if let Some(value) = value.filter(|v| v.is_finite())
@@ -274,6 +289,9 @@ mod tests {
         let ranks = "sglang:num_running_reqs{tp_rank=\"0\",priority=\"\"} 3\nsglang:num_running_reqs{tp_rank=\"1\",priority=\"\"} 3\n\
             sglang:num_running_reqs{tp_rank=\"0\",priority=\"1\"} 2\n";
         assert_eq!(one(ranks, Running), Some(3.0));
+        let parallel = "sglang:num_running_reqs{dp_rank=\"0\",tp_rank=\"0\"} 3\nsglang:num_running_reqs{dp_rank=\"0\",tp_rank=\"1\"} 3\n\
+            sglang:num_running_reqs{dp_rank=\"1\",tp_rank=\"0\"} 4\n";
+        assert_eq!(one(parallel, Running), Some(7.0));
     }
 
     #[test]

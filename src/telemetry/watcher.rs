@@ -11,12 +11,15 @@ use super::gpu::{GpuOptions, GpuSummary, Meter};
 use super::host::{HostReading, HostSummary};
 use super::scrape::{Look, Scraper};
 use super::series::Series;
-use super::{Seen, latency};
-use crate::clock::{Clock, Stopwatch, SystemClock};
+use super::{Seen, Totals, Window, latency};
+use crate::clock::{Clock, Stopwatch, SystemClock, thread_cpu};
 use crate::stats::{ServerMeans, WatchCost};
 
 /// Pauses before a second look and further ones, where the server does not yet know of all requests.
 const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
+
+/// How long a first or a last look may take. A look at an engine has a limit of its own; one at a device has none.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
 
 /// What is watched.
 #[derive(Clone, Debug, Default)]
@@ -32,13 +35,6 @@ enum Command {
     /// The measured part begins once the answer is there.
     Begin(blocking::Sender<()>),
     End(Window, oneshot::Sender<Seen>),
-}
-
-/// The measured part, once it is over.
-struct Window {
-    seconds: f64,
-    /// Requests that completed.
-    requests: u64,
 }
 
 /// A thread that watches one sample. It ends with this, or with [`Watcher::end`].
@@ -62,25 +58,27 @@ impl Watcher {
         let (done, wait) = blocking::channel();
         // Where the thread is gone nothing will be known, and nothing is waited for.
         if self.0.send(Command::Begin(done)).is_ok() {
-            let _ = wait.recv();
+            // A driver that hangs is no reason not to measure.
+            let _ = wait.recv_timeout(LOOK_LIMIT);
         }
     }
 
-    /// The look after it, and what was seen in a window of so many seconds in which so many requests completed. A server
-    /// that counts its requests a little later than it answers them is given a moment.
-    pub async fn end(&self, seconds: f64, requests: u64) -> Seen {
+    /// The look after it, and what was seen. A server that counts its requests a little later than it answers them is given
+    /// a moment.
+    pub async fn end(&self, window: Window) -> Seen {
         let (send, seen) = oneshot::channel();
-        if self.0.send(Command::End(Window { seconds, requests }, send)).is_err() {
+        if self.0.send(Command::End(window, send)).is_err() {
             return Seen::default();
         }
-        seen.await.unwrap_or_default()
+        tokio::time::timeout(LOOK_LIMIT, seen).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 
 async fn serve(watching: Watching, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let Some(Command::Begin(done)) = commands.recv().await else { return };
     let interval = watching.interval;
+    // While others warm up.
     let mut watch = Watch::new(watching);
+    let Some(Command::Begin(done)) = commands.recv().await else { return };
     let begun_at = watch.begin().await;
     let _ = done.send(());
     // Half an interval later, so that a short sample has a look in its middle.
@@ -104,10 +102,13 @@ struct Watch {
     engine: Option<Scraper>,
     meter: Option<Meter>,
     series: Series,
-    /// Since the measured part began.
+    /// What looks are stamped by, and when it began, nanoseconds since 1970.
     since: Stopwatch,
+    since_wall_ns: i64,
     scrapes: u32,
     cpu_before: Option<Duration>,
+    /// The sums and counts of the first look, where the engine answered it.
+    before: Option<Totals>,
 }
 
 impl Watch {
@@ -117,21 +118,18 @@ impl Watch {
             engine: watching.engine,
             series: Series::default(),
             since: Stopwatch::start(),
+            since_wall_ns: wall_ns(),
             scrapes: 0,
             cpu_before: None,
+            before: None,
         }
     }
 
     /// The first look, which is before the window; gives when it was, in seconds since 1970.
     async fn begin(&mut self) -> f64 {
         let at = SystemClock.now().as_millisecond() as f64 / 1e3;
-        self.look().await;
-        // The window begins now: what came before it counts as its last moment.
-        self.since = Stopwatch::start();
-        let zero = |at: &mut f64| *at = 0.0;
-        self.series.engine.iter_mut().for_each(|(at, _)| zero(at));
-        self.series.gpus.iter_mut().for_each(|(at, _)| zero(at));
-        self.series.host.iter_mut().for_each(|(at, _)| zero(at));
+        self.look_around().await;
+        self.before = self.scrape().await.map(|look| look.totals.clone());
         self.cpu_before = thread_cpu();
         at
     }
@@ -165,34 +163,32 @@ impl Watch {
 
     async fn end(mut self, window: &Window, begun_at: f64) -> Seen {
         // The looks from here on are after the window, whatever they cost.
-        let cost = WatchCost { scrapes: self.scrapes, cpu_fraction: self.cpu_fraction(window.seconds) };
+        let cost = WatchCost { scrapes: self.scrapes, cpu_fraction: self.cpu_fraction(window) };
         self.look_around().await;
         let means = self.means(window, begun_at).await;
+        let mut series = self.series;
+        series.shift((window.zero_wall_ns - self.since_wall_ns) as f64 / 1e9);
         Seen {
             means,
-            load: self.series.server_load(window.seconds),
-            gpus: GpuSummary::of(&self.series.gpus, window.seconds),
-            host: HostSummary::of(&self.series.host),
+            load: series.server_load(window),
+            gpus: GpuSummary::of(&series.gpus, window),
+            host: HostSummary::of(&series.host, window),
             cost,
-            series: self.series,
+            window: *window,
+            series,
         }
     }
 
     async fn means(&mut self, window: &Window, begun_at: f64) -> ServerMeans {
-        let Some((dialect, (at, before))) =
-            self.engine.as_ref().map(|e| e.dialect).zip(self.series.engine.first().cloned())
-        else {
+        let before = self.before.take();
+        let Some((dialect, before)) = self.engine.as_ref().map(|e| e.dialect).zip(before) else {
             return ServerMeans::default();
         };
-        // An engine that did not answer before the window is not compared with itself within it.
-        if at > 0.0 {
-            return ServerMeans::default();
-        }
         let mut means = ServerMeans::default();
         for pause in std::iter::once(Duration::ZERO).chain(PAUSES) {
             tokio::time::sleep(pause).await;
             let Some(after) = self.scrape().await else { break };
-            means = latency::means(dialect, begun_at, &before.totals, &after.totals);
+            means = latency::means(dialect, begun_at, &before, &after.totals);
             if means.requests.is_none_or(|n| n >= window.requests) {
                 break;
             }
@@ -200,32 +196,39 @@ impl Watch {
         means
     }
 
-    fn cpu_fraction(&self, seconds: f64) -> Option<f64> {
+    fn cpu_fraction(&self, window: &Window) -> Option<f64> {
         let used = thread_cpu()?.saturating_sub(self.cpu_before?);
-        (seconds > 0.0).then(|| used.as_secs_f64() / seconds)
+        (window.seconds() > 0.0).then(|| used.as_secs_f64() / window.seconds())
     }
 }
 
-/// CPU time of the calling thread.
-fn thread_cpu() -> Option<Duration> {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Some(Duration::new(u64::try_from(t.tv_sec).ok()?, u32::try_from(t.tv_nsec).ok()?))
+fn wall_ns() -> i64 {
+    i64::try_from(SystemClock.now().as_nanosecond()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use super::*;
     use crate::stats::Gauge;
     use crate::wire::ApiSpec;
 
+    /// A window that begins now.
+    fn now() -> Window {
+        Window { zero_wall_ns: wall_ns(), ..Window::default() }
+    }
+
     /// A server that answers each request with the next of these texts, the last one for ever.
-    async fn serving(texts: &'static [&'static str]) -> String {
+    async fn serving(texts: &'static [&'static str], asked: Arc<AtomicUsize>) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
             for i in 0.. {
                 let (mut stream, _) = listener.accept().await.unwrap();
+                asked.fetch_add(1, Relaxed);
                 let text = texts[texts.len().min(i + 1) - 1];
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
@@ -239,7 +242,11 @@ mod tests {
     }
 
     async fn watcher(texts: &'static [&'static str], interval: Duration) -> Watcher {
-        let url = serving(texts).await;
+        counted(texts, interval, Arc::default()).await
+    }
+
+    async fn counted(texts: &'static [&'static str], interval: Duration, asked: Arc<AtomicUsize>) -> Watcher {
+        let url = serving(texts, asked).await;
         let api: ApiSpec = toml::from_str("dialect = \"openai\"\ndefault = \"chat\"\nmetrics = \"/metrics\"").unwrap();
         let client = crate::hub::http::client().unwrap();
         let engine = Scraper::new(client, &url, &api);
@@ -250,7 +257,7 @@ mod tests {
     }
 
     async fn scraped(texts: &'static [&'static str], requests: u64) -> ServerMeans {
-        watcher(texts, Duration::ZERO).await.end(1.0, requests).await.means
+        watcher(texts, Duration::ZERO).await.end(Window { to_s: 1.0, requests, ..now() }).await.means
     }
 
     const BEFORE: &str = "sglang:e2e_request_latency_seconds_sum 10\nsglang:e2e_request_latency_seconds_count 2\n";
@@ -276,8 +283,9 @@ mod tests {
     async fn looks_go_on_until_the_end() {
         let texts = &["vllm:num_requests_running 0\n", "vllm:num_requests_running 4\n"];
         let watcher = watcher(texts, Duration::from_millis(20)).await;
+        let begun = now();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let seen = watcher.end(3600.0, 0).await;
+        let seen = watcher.end(Window { to_s: 3600.0, ..begun }).await;
         assert_eq!(seen.load.running, Some(Gauge { mean: 4.0, peak: 4.0 }));
         assert!(seen.cost.scrapes >= 2 && seen.cost.cpu_fraction.is_some(), "{:?}", seen.cost);
         assert_eq!((seen.gpus.gpus, seen.gpus.energy_j), (0, None));
@@ -285,7 +293,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_sample_that_was_given_up_ends_its_watcher() {
+        let asked = Arc::<AtomicUsize>::default();
+        drop(counted(&[BEFORE], Duration::from_millis(20), asked.clone()).await);
+        let quiet = async {
+            loop {
+                let before = asked.load(Relaxed);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                if asked.load(Relaxed) == before {
+                    break before;
+                }
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(10), quiet).await.expect("it stops asking");
+        assert!(asked >= 1);
+        // One that was never begun has nothing to say, and is not waited for.
         let never_begun = Watcher::start(Watching::default()).unwrap();
-        assert!(never_begun.end(1.0, 1).await.series.engine.is_empty());
+        assert!(never_begun.end(now()).await.series.host.is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! The promises of the tree: whole or not at all, numbers used once, nothing lost to a kill, nothing deleted that was
 //! damaged.
 
+mod cost;
 mod damage;
 mod gc;
 

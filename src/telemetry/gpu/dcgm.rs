@@ -7,6 +7,9 @@ use crate::telemetry::prometheus::{self, FormatError, Sample};
 use crate::telemetry::scrape::fetch;
 use std::collections::BTreeMap;
 
+/// DCGM writes a field that a GPU does not have as a number from here on (`DCGM_INT64_BLANK`, `DCGM_FP64_BLANK`).
+const BLANK: f64 = 1.4e14;
+
 /// An exporter, and the GPUs of interest; none are all.
 pub struct Meter {
     client: reqwest::Client,
@@ -29,7 +32,7 @@ impl Meter {
 fn readings(text: &str, ids: &[String]) -> Result<Vec<GpuReading>, FormatError> {
     let mut found: BTreeMap<&str, GpuReading> = BTreeMap::new();
     prometheus::samples(text, |sample| {
-        let Some(id) = label(sample, "UUID").filter(|id| ids.is_empty() || ids.iter().any(|i| i == id)) else { return };
+        let Some(id) = sample.label("UUID").filter(|id| ids.is_empty() || ids.iter().any(|i| i == id)) else { return };
         let gpu = found.entry(id).or_insert_with(|| GpuReading { id: id.to_string(), ..GpuReading::default() });
         note(gpu, sample);
     })?;
@@ -38,6 +41,9 @@ fn readings(text: &str, ids: &[String]) -> Result<Vec<GpuReading>, FormatError> 
 
 fn note(gpu: &mut GpuReading, sample: &Sample<'_>) {
     let value = sample.value;
+    if !value.is_finite() || value >= BLANK {
+        return;
+    }
     match sample.name {
         "DCGM_FI_DEV_POWER_USAGE" => gpu.power_w = Some(value),
         // Millijoules.
@@ -53,12 +59,6 @@ fn note(gpu: &mut GpuReading, sample: &Sample<'_>) {
         }
         _ => {}
     }
-}
-
-/// The value of a label, where it needs no unescaping.
-fn label<'a>(sample: &Sample<'a>, name: &str) -> Option<&'a str> {
-    let pairs = sample.labels.split(',').filter_map(|pair| pair.split_once('='));
-    pairs.into_iter().find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -86,5 +86,8 @@ mod tests {
         let one = readings(&text, &["GPU-b".into()]).unwrap();
         assert_eq!((one.len(), one[0].power_w, one[0].energy_j), (1, Some(90.0), None));
         assert!(readings("<html>", &[]).is_err());
+        let blank = format!("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{{{}}} 9223372036854775794\n", gpu(0, "GPU-a"));
+        let blank = readings(&blank, &[]).unwrap();
+        assert!(blank[0].slowed_by.is_empty() && blank[0].power_capped.is_none(), "{blank:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{GpuReading, Slowdown};
+use crate::telemetry::Window;
 
 /// The GPUs of a deployment in a window. `None` is not known, never zero.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,21 +30,22 @@ pub struct GpuSummary {
 type Track<'a> = Vec<(f64, &'a GpuReading)>;
 
 impl GpuSummary {
-    /// Of readings at seconds since the window began, over a window of so many seconds.
-    pub fn of(readings: &[(f64, Vec<GpuReading>)], window_s: f64) -> GpuSummary {
+    /// Of the readings in the window; energy and errors by those around it.
+    pub(in crate::telemetry) fn of(readings: &[(f64, Vec<GpuReading>)], window: &Window) -> GpuSummary {
         let mut tracks: BTreeMap<&str, Track<'_>> = BTreeMap::new();
         for (at, gpus) in readings {
             gpus.iter().for_each(|gpu| tracks.entry(&gpu.id).or_default().push((*at, gpu)));
         }
-        let all: Vec<&GpuReading> = tracks.values().flatten().map(|(_, gpu)| *gpu).collect();
+        let inside = tracks.values().flatten().filter(|(at, _)| window.holds(*at));
+        let all: Vec<&GpuReading> = inside.map(|(_, gpu)| *gpu).collect();
         // One that cannot be told makes the sum unknown.
-        let energy = tracks.values().map(|track| energy(track, window_s)).sum::<Option<f64>>();
+        let energy = tracks.values().map(|track| energy(track, window)).sum::<Option<f64>>();
         let energy_j = energy.filter(|_| !tracks.is_empty());
         let grown = |track: &Track<'_>| Some(track.last()?.1.ecc_errors? - track.first()?.1.ecc_errors?);
         GpuSummary {
             gpus: tracks.len(),
             energy_j,
-            power_mean_w: energy_j.filter(|_| window_s > 0.0).map(|j| j / window_s),
+            power_mean_w: energy_j.filter(|_| window.seconds() > 0.0).map(|j| j / window.seconds()),
             memory_peak_mib: peak(&all, |g| g.memory_used_mib),
             temperature_peak_c: peak(&all, |g| g.temperature_c),
             utilization_mean: mean(&all, |g| g.utilization),
@@ -71,14 +73,16 @@ impl GpuSummary {
     }
 }
 
-/// Joules that one GPU took in the window: from its counter where it has one, else from its power.
-fn energy(track: &Track<'_>, window_s: f64) -> Option<f64> {
+/// Joules that one GPU took in the window: from its counter where it has one, else from its power. A counter that did not
+/// move has not been read anew by its source; power is known where a look fell into the window.
+fn energy(track: &Track<'_>, window: &Window) -> Option<f64> {
+    let grown = |counter: &[(f64, f64)]| Some(at(counter, window.to_s)? - at(counter, window.from_s)?);
     let counted: Option<Vec<(f64, f64)>> = track.iter().map(|(at, gpu)| Some((*at, gpu.energy_j?))).collect();
     if let Some(counter) = counted.filter(|c| c.len() > 1) {
-        return Some(at(&counter, window_s)? - at(&counter, 0.0)?);
+        return grown(&counter).filter(|j| *j > 0.0);
     }
     let power: Option<Vec<(f64, f64)>> = track.iter().map(|(at, gpu)| Some((*at, gpu.power_w?))).collect();
-    let power = power.filter(|p| p.len() > 1)?;
+    let power = power.filter(|p| p.len() > 1 && p.iter().any(|(at, _)| window.holds(*at)))?;
     // The trapezoids between looks add up to a counter.
     let mut counter = vec![(power[0].0, 0.0)];
     for pair in power.windows(2) {
@@ -86,7 +90,7 @@ fn energy(track: &Track<'_>, window_s: f64) -> Option<f64> {
         let so_far = counter.last().map_or(0.0, |(_, j)| *j);
         counter.push((*t1, so_far + (p0 + p1) / 2.0 * (t1 - t0)));
     }
-    Some(at(&counter, window_s)? - at(&counter, 0.0)?)
+    grown(&counter)
 }
 
 /// A counter at a moment, linear between its readings and beyond them.
@@ -112,6 +116,10 @@ fn mean(all: &[&GpuReading], of: impl Fn(&GpuReading) -> Option<f64>) -> Option<
 mod tests {
     use super::*;
 
+    fn window(to_s: f64) -> Window {
+        Window { to_s, ..Window::default() }
+    }
+
     fn gpu(id: &str, power_w: f64, energy_j: Option<f64>) -> GpuReading {
         GpuReading { id: id.into(), power_w: Some(power_w), energy_j, ..GpuReading::default() }
     }
@@ -122,7 +130,7 @@ mod tests {
         let readings: Vec<_> = [-0.5, 0.5, 1.5, 2.5]
             .map(|t| (t, vec![gpu("a", 0.0, Some(1000.0 + 400.0 * t)), gpu("b", 0.0, Some(50.0 + 100.0 * t))]))
             .into();
-        let s = GpuSummary::of(&readings, 2.0);
+        let s = GpuSummary::of(&readings, &window(2.0));
         assert_eq!((s.gpus, s.energy_j, s.power_mean_w), (2, Some(1000.0), Some(500.0)));
         assert_eq!((s.memory_peak_mib, s.power_capped), (None, None));
     }
@@ -131,9 +139,23 @@ mod tests {
     fn without_a_counter_power_is_integrated() {
         let readings: Vec<_> =
             [(0.0, 100.0), (1.0, 300.0), (2.0, 300.0)].map(|(t, w)| (t, vec![gpu("a", w, None)])).into();
-        assert_eq!(GpuSummary::of(&readings, 2.0).energy_j, Some(500.0));
-        assert_eq!(GpuSummary::of(&readings[..1], 2.0).energy_j, None, "one look is no energy");
-        assert_eq!(GpuSummary::of(&[], 2.0), GpuSummary::default(), "nothing is unknown, not zero");
+        assert_eq!(GpuSummary::of(&readings, &window(2.0)).energy_j, Some(500.0));
+        assert_eq!(GpuSummary::of(&readings[..1], &window(2.0)).energy_j, None, "one look is no energy");
+        assert_eq!(GpuSummary::of(&[], &window(2.0)), GpuSummary::default(), "nothing is unknown, not zero");
+    }
+
+    #[test]
+    fn looks_around_the_window_are_not_of_it() {
+        let busy = |t: f64, share: f64, watts: f64| {
+            (t, vec![GpuReading { utilization: Some(share), power_w: Some(watts), ..gpu("a", watts, None) }])
+        };
+        let readings = [busy(-0.5, 0.0, 90.0), busy(0.5, 1.0, 700.0), busy(1.5, 0.5, 700.0), busy(9.0, 0.0, 90.0)];
+        assert_eq!(GpuSummary::of(&readings, &window(2.0)).utilization_mean, Some(0.75));
+        let idle = [busy(-0.5, 0.0, 90.0), busy(2.5, 0.0, 90.0)];
+        let summary = GpuSummary::of(&idle, &window(2.0));
+        assert_eq!((summary.utilization_mean, summary.energy_j), (None, None), "no look fell into it");
+        let stuck: Vec<_> = [-0.5, 1.0, 2.5].map(|t| (t, vec![gpu("a", 0.0, Some(7.0))])).into();
+        assert_eq!(GpuSummary::of(&stuck, &window(2.0)).energy_j, None, "its source has not read it anew");
     }
 
     #[test]
@@ -141,7 +163,7 @@ mod tests {
         let readings: Vec<_> = [0.0, 1.0]
             .map(|t| (t, vec![gpu("a", 100.0, Some(t)), GpuReading { id: "b".into(), ..GpuReading::default() }]))
             .into();
-        assert_eq!(GpuSummary::of(&readings, 1.0).energy_j, None);
+        assert_eq!(GpuSummary::of(&readings, &window(1.0)).energy_j, None);
     }
 
     #[test]
@@ -149,7 +171,7 @@ mod tests {
         let of = |change: fn(&mut GpuReading)| {
             let mut reading = gpu("a", 1.0, None);
             change(&mut reading);
-            GpuSummary::of(&[(0.0, vec![reading])], 1.0).problem()
+            GpuSummary::of(&[(0.5, vec![reading])], &window(1.0)).problem()
         };
         assert_eq!(of(|g| g.power_capped = Some(true)), None);
         let throttled = of(|g| _ = g.slowed_by.insert(Slowdown::HardwareThermal)).unwrap();
