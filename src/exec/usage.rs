@@ -11,7 +11,10 @@ use crate::telemetry::{Seen, Window};
 pub struct UsageSeries(Vec<(i64, ContainerUsage)>);
 
 /// Readings on the clock of the window.
-struct Placed<'a>(Vec<(f64, &'a ContainerUsage)>);
+struct Placed<'a>(Vec<Reading<'a>>);
+
+/// At a second, what had been used until then.
+type Reading<'a> = (f64, &'a ContainerUsage);
 
 impl UsageSeries {
     pub fn is_empty(&self) -> bool {
@@ -42,10 +45,10 @@ impl UsageSeries {
 
 impl Placed<'_> {
     /// The last reading before the window, else the first one in it, and the last one in it.
-    fn ends(&self, window: &Window) -> Option<((f64, &ContainerUsage), (f64, &ContainerUsage))> {
+    fn ends(&self, window: &Window) -> Option<(Reading<'_>, Reading<'_>)> {
         let inside = || self.0.iter().copied().filter(|(at, _)| window.holds(*at));
         let before = self.0.iter().copied().rfind(|(at, _)| *at <= window.from_s);
-        before.or_else(|| inside().next()).zip(inside().last()).filter(|(first, last)| last.0 > first.0)
+        before.or_else(|| inside().next()).zip(inside().next_back()).filter(|(first, last)| last.0 > first.0)
     }
 
     /// Mean number of cores in use.

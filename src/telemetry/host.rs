@@ -54,7 +54,7 @@ impl HostSummary {
     pub(super) fn of(readings: &[(f64, HostReading)], window: &Window) -> HostSummary {
         let before = readings.iter().rfind(|(at, _)| *at <= window.from_s);
         let inside = || readings.iter().filter(|(at, _)| window.holds(*at));
-        let ends = before.or_else(|| inside().next()).zip(inside().last());
+        let ends = before.or_else(|| inside().next()).zip(inside().next_back());
         let share = ends.and_then(|((_, first), (_, last))| {
             let total = last.total_s? - first.total_s?;
             (total > 0.0).then_some((last.busy_s? - first.busy_s?) / total)

@@ -100,7 +100,7 @@ pub struct GpuOptions {
 
 /// A source of readings.
 pub(super) enum Meter {
-    Nvml(nvml::Meter),
+    Nvml(Box<nvml::Meter>),
     Amd(amd::Meter),
     Dcgm(dcgm::Meter),
 }
@@ -114,7 +114,7 @@ impl Meter {
         if options.ids.is_empty() {
             return None;
         }
-        let nvml = || nvml::Meter::open(&options.ids, options.owner.clone()).map(Meter::Nvml);
+        let nvml = || nvml::Meter::open(&options.ids, options.owner.clone()).map(|meter| Meter::Nvml(Box::new(meter)));
         nvml().or_else(|| amd::Meter::find(&options.ids).map(Meter::Amd))
     }
 
