@@ -1,6 +1,6 @@
 //! What the gate and the step detector are worth, on nights whose truth is known: how often a regression is reported, how
 //! often one is that is not there, how near a step is placed. `cargo bench --bench gate` prints the tables of
-//! docs/statistics.md; `-- --nights 100` asks fewer nights. Everything goes through the same functions as
+//! docs/statistics.md; `-- --nights 100` asks fewer nights, `-- gate` or `-- steps` one of the tables. Everything goes through the same functions as
 //! `llmatrix compare`, from sides with samples to verdicts; only the numbers are drawn. Seeded.
 
 mod nights;
@@ -14,6 +14,17 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let at = arguments.iter().position(|a| a == "--nights");
     let nights: usize = at.and_then(|i| arguments.get(i + 1)?.parse().ok()).unwrap_or(1000);
+    let named = |part: &str| arguments.iter().any(|a| a == part);
+    let all = !named("gate") && !named("steps");
+    if all || named("gate") {
+        gate(nights);
+    }
+    if all || named("steps") {
+        step_detector(nights);
+    }
+}
+
+fn gate(nights: usize) {
     println!("64 cells in 8 stacks, 3 repeats, noise 2 %, gate +5 %, false-discovery rate 1 %.");
     println!("Regression: +10 % in the 8 cells of one stack, {nights} nights; none: {} nights.\n", 2 * nights);
     println!("| noise | starts differ by | error from | 7 of 8 found | alarms without any (95 % bound) | undecided |");
@@ -25,6 +36,9 @@ fn main() {
             }
         }
     }
+}
+
+fn step_detector(nights: usize) {
     println!("\n60 nights, noise 3 %, one step of 5 %; {nights} series each.\n");
     println!("| noise | step at night | within ±2 nights | eight cells together: exact | flat series with a step |");
     println!("|---|---|--:|--:|--:|");

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
+use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
 use super::{GpuReading, Slowdown};
@@ -20,7 +21,11 @@ pub struct Meter {
 }
 
 fn open() -> Result<Nvml, String> {
-    Nvml::builder().lib_path(OsStr::new(LIBRARY)).init().map_err(|e| e.to_string())
+    Nvml::builder().lib_path(OsStr::new(LIBRARY)).init().map_err(|e| match e {
+        // Its own words for the loader's.
+        NvmlError::LibloadingError(e) => e.to_string(),
+        e => e.to_string(),
+    })
 }
 
 /// What can be watched, in words; the error says why nothing can.
