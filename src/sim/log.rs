@@ -87,6 +87,7 @@ fn engine(options: &SimOptions, costs: &Costs, weights: f64, load: f64) -> Vec<(
             "gpu_model_runner.py",
             format!("Model loading took {weights:.4} GiB memory and {:.6} seconds", load * 0.6),
         ),
+        (0.7, "monitor.py", format!("torch.compile takes {:.2} s in total", load * 0.1)),
         (0.8, "gpu_worker.py", format!("Available KV cache memory: {cache:.2} GiB")),
         (
             0.8,

@@ -124,16 +124,16 @@ fn number(row: &Value, column: &str) -> f64 {
 }
 
 /// Asserts that two figures of every cell agree: ours is within a share of the server's own, or within so many
-/// milliseconds where that is more. A machine of two cores, which engine and client share, has its moments: the middle of
+/// milliseconds, by the number of streams, where that is more. A machine of two cores, which engine and client share, has its moments: the middle of
 /// a cell's samples counts.
-fn assert_agree(rows: &[Value], ours: &str, theirs: &str, share: f64, at_least_ms: f64) {
+fn assert_agree(rows: &[Value], ours: &str, theirs: &str, share: f64, at_least_ms: impl Fn(f64) -> f64) {
     let mut cells: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
     let mut table = String::new();
     for row in rows {
         let (a, b) = (number(row, ours), number(row, theirs));
         let cell = format!("{} {} {:>2} streams", row["engine"], row["api"], row["concurrency"]);
         table += &format!("{cell}: {ours} {a:.3}, {theirs} {b:.3}\n");
-        cells.entry(cell).or_default().push((a - b).abs() / (share * b).max(at_least_ms));
+        cells.entry(cell).or_default().push((a - b).abs() / (share * b).max(at_least_ms(number(row, "concurrency"))));
     }
     println!("{table}");
     for (cell, mut off) in cells {

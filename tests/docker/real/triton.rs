@@ -23,7 +23,7 @@ fn the_example_is_measured_and_agrees_with_the_server() {
     // The other model lets go of its requests at once, so that Triton does not know how long they take.
     let (held, handed_on): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row["engine"] == "python");
     assert!(handed_on.iter().all(|row| row["server_e2el_mean_ms"].is_null()));
-    assert_agree(&held, "mean_e2el_ms", "server_e2el_mean_ms", 0.05, 3.0);
+    assert_agree(&held, "mean_e2el_ms", "server_e2el_mean_ms", 0.05, |_| 3.0);
     assert_eq!(w.run(&["run", "--json", "--repeats", "3", file]).expect(0).event("run_finished")["cached"], 6);
 }
 

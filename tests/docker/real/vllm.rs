@@ -12,7 +12,10 @@ fn the_example_is_measured_and_agrees_with_the_server() {
     let online = ["--only", "api=completions", "--only", "api=chat"];
     let done = w.run(&[&["run", "--json", "--repeats", "3"], &online[..], &[file]].concat()).expect(0);
     assert_eq!(done.event("run_finished")["measured"], 6, "{}", done.stdout);
-    assert_eq!(done.event("deployment_ready")["engine_version"], "0.32.0+cpu");
+    // Some builds say which device they are for: `0.32.0+cpu`.
+    let version = done.event("deployment_ready")["engine_version"].clone();
+    let release = version.as_str().and_then(|v| v.split('+').next());
+    assert_eq!(release, Some("0.32.0"), "{}", done.stdout);
     w.assert_clean();
     let rows = rows(&w);
     assert_eq!(rows.len(), 18);
@@ -21,8 +24,9 @@ fn the_example_is_measured_and_agrees_with_the_server() {
         assert_eq!(row["osl_actual_mean"], 64.0, "{row}");
         assert!(row["api"] == "chat" || row["isl_actual_mean"] == 512.0, "{row}");
     }
-    assert_agree(&rows, "mean_ttft_ms", "server_ttft_mean_ms", 0.05, 3.0);
-    assert_agree(&rows, "mean_itl_ms", "server_itl_mean_ms", 0.05, 0.0);
+    // Requests that come at once pass vLLM's HTTP server one by one, before its clock starts: docs/performance.md.
+    assert_agree(&rows, "mean_ttft_ms", "server_ttft_mean_ms", 0.05, |streams| 3.0 + 0.5 * (streams - 1.0));
+    assert_agree(&rows, "mean_itl_ms", "server_itl_mean_ms", 0.05, |_| 0.0);
 }
 
 #[test]
